@@ -153,11 +153,10 @@ class NHWC:
 
     def matmul(self, x: Tensor, kernels: Tensor, out_channels: int, groups: int) -> Tensor:
         _, height, width, channels = x.shape
-        weights = kernels.reshape(-1, groups, channels // groups, out_channels // groups).unbind(1)
-        parts = x.flatten(1, 2).split(channels // groups, 2)
-        products = [part @ weight for part, weight in zip(parts, weights, strict=True)]
-        y = torch.cat(products, 2) if groups > 1 else products[0]
-        return y.unflatten(1, (height, width))
+        x, weight = x.flatten(1, 2), kernels.reshape(-1, groups, channels // groups, out_channels // groups)
+        size = channels // groups
+        products = [x[:, :, i * size : (i + 1) * size] @ weight[:, i] for i in range(groups)]
+        return (torch.cat(products, 2) if groups > 1 else products[0]).unflatten(1, (height, width))
 
     def conv_order(self, kernels: Tensor) -> Tensor:
         if kernels.shape[-3] == 1:  # depthwise filters are stored (1, k, k, C), others (C_out, k, k, C_in / g)

@@ -25,13 +25,13 @@ class LaidOut(nn.Module):
 
     def hold(self, **tensors: Tensor) -> None:
         for name, tensor in tensors.items():
-            self.register_buffer(name, tensor.detach().clone())
+            self.register_buffer(name, tensor.detach().contiguous().clone())
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A linear layer of these constants: weight (out, in), bias (out)."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, dtype=weight.dtype)
-    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    layer.weight = nn.Parameter(weight.detach().contiguous().clone(), requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
     return layer

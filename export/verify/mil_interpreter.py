@@ -431,8 +431,12 @@ def _l2_norm(x: Tensor, epsilon: Tensor) -> Tensor:
 
 
 def _reshape(x: Tensor, shape: Tensor) -> Tensor:
+    """A 0 takes the size of the dimension as far from the last one in `x`, or 1 if there is none."""
     sizes: list[int] = shape.tolist()
-    return x.reshape([size if size != 0 else x.shape[i] for i, size in enumerate(sizes)])
+    for i, size in enumerate(sizes):
+        j = i - len(sizes) + x.ndim
+        sizes[i] = size if size != 0 else x.shape[j] if j >= 0 else 1
+    return x.reshape(sizes)
 
 
 def _expand_dims(x: Tensor, axes: Tensor) -> Tensor:
