@@ -1,0 +1,22 @@
+"""Static graph -> .tflite by Google's litert-torch.
+
+Pitfall, litert-torch 0.10: it recognises equal constants by the address of their storage, and makes a temporary copy of
+a strided one; two strided constants of one shape then become one, silently. So every constant must be contiguous.
+"""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from export.convert.options import Options
+from export.static import StaticDMF
+
+
+def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> None:
+    """Write the .tflite file for inputs like `example`. Raises what litert-torch raises, and `RuntimeError`."""
+    import litert_torch
+
+    for name, constant in [*graph.named_parameters(), *graph.named_buffers()]:
+        if not constant.is_contiguous():
+            raise RuntimeError(f"{name} is not contiguous; litert-torch might confuse it with another constant")
+    litert_torch.convert(graph, (example,)).export(str(path))

@@ -1,0 +1,289 @@
+"""Static graph -> ONNX -> .tflite by onnx2tf 1.28.8, in a process of its own that needs no network.
+
+onnx2tf takes every tensor for NCHW and guesses, operator by operator, how to turn it into NHWC. It reads an operator
+literally where the tensors it has built have the shapes that the ONNX graph gives them. So the graph that it gets lies
+in NHWC already, its input is declared as it is, only convolutions stand between transposes, and `PASSES` take out
+what would still make it guess or fail. Without its "strict mode", which searches for permutations by running the
+graph built so far, it then has nothing to guess, and is quick.
+
+What 1.28.8 gets wrong, and what is done about it here:
+
+- A tensor (B, n, n) or (B, n, n, n) is the same in both layouts, and is taken for a transposed one:
+  `tokens_in_two_dimensions` leaves none of rank 3, `refuse_ambiguous` refuses what is left.
+- Of two operands of different rank, the constant first, it transposes the wrong one: `equal_ranks`.
+- Gather of a single index becomes an op that no delegate takes: `slices_for_gathers`.
+- It downloads pictures unless a file of a certain name lies in the working directory: a stand-in does.
+- On an error it searches for a parameter file for many minutes, if it knows the path of the graph: it isn't told.
+- `MatMul` tries all permutations, strict or not, if it could run the graph on those pictures. It resizes them to NCHW,
+  so with an NHWC graph it can't, and says so in the log.
+- It names no requirements: tf_keras, onnx_graphsurgeon, sng4onnx and psutil must be installed beside it.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from export.convert import onnx as to_onnx
+from export.convert.options import Options
+from export.layout import NHWC, Layout
+from export.lowering.conv import Conv
+from export.static import StaticDMF
+
+LAYOUT: Layout = NHWC()
+LOWERING = "matmul/taps"
+REFUSED = "a convolution whose filter is computed, which onnx2tf 1.28.8 can't convert"  # the conv forms
+REQUIRES = ("onnx2tf", "tensorflow", "tf_keras", "onnx_graphsurgeon", "sng4onnx", "psutil", "ai_edge_litert")
+INPUT = "image"
+TOLERANCE = 1e-3  # of the largest logit: float32 graphs of the same operations; a wrong layout is off by about 1
+
+# Run with the directory of model.onnx as the working directory.
+PROGRAM = f"""
+import numpy as np, onnx
+np.save("calibration_image_sample_data_20x128x128x3_float32.npy", np.zeros((20, 128, 128, 3), np.float32))
+import onnx2tf
+onnx2tf.convert(
+    onnx_graph=onnx.load("model.onnx"),
+    output_folder_path="converted",
+    output_signaturedefs=True,
+    not_use_onnxsim=True,
+    not_use_opname_auto_generate=True,
+    keep_shape_absolutely_input_names=["{INPUT}"],
+    disable_strict_mode=True,
+)
+"""
+
+
+def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> None:
+    """Write the .tflite file of a graph lowered with `LAYOUT`, for inputs like `example` (1, H, W, 3).
+
+    Raises `ValueError` for a graph that onnx2tf can't convert and for a missing package, before any work;
+    `RuntimeError` if onnx2tf fails, or if its result is not the graph.
+    """
+    check(graph, example)
+    with tempfile.TemporaryDirectory(prefix="onnx2tf-") as directory:
+        model = Path(directory) / "model.onnx"
+        to_onnx.convert(graph, example, model, options)
+        shape_for_onnx2tf(model)
+        converted = run_onnx2tf(model, options.log)
+        try:
+            verify(converted, model)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}; see {options.log}") from error
+        path.write_bytes(converted.read_bytes())
+
+
+def check(graph: StaticDMF, example: Tensor) -> None:
+    if missing := [name for name in REQUIRES if importlib.util.find_spec(name) is None]:
+        raise ValueError(f"onnx2tf needs {', '.join(missing)}, not installed here")
+    if (graph.layout.name, graph.input_layout.name) != ("NHWC", "NHWC"):
+        raise ValueError(f"onnx2tf needs an NHWC graph with NHWC input, not {graph.layout.name}, {graph.input_layout.name}")
+    if example.ndim != 4 or example.shape[0] != 1 or example.shape[3] != 3:
+        raise ValueError(f"onnx2tf needs an example (1, H, W, 3), not {tuple(example.shape)}")
+    if computed := [name for name, module in graph.named_modules() if isinstance(module, Conv)]:
+        raise ValueError(f"{computed[0]} is {REFUSED}; lower with {LOWERING} or matmul/bank")
+
+
+def shape_for_onnx2tf(path: Path) -> None:
+    """Rewrite the .onnx file so that onnx2tf has nothing to guess; the function it computes stays the same."""
+    import onnx_ir as ir
+    from onnx_ir.passes import common
+
+    model = ir.load(path)
+    for rewrite in PASSES:
+        rewrite(model.graph)
+        common.RemoveUnusedNodesPass()(model)
+    common.NameFixPass()(model)
+    for i, node in enumerate(model.graph):
+        node.name = f"node_{i}"
+    ir.save(model, path)
+
+
+def static_reshapes(graph: Any) -> None:
+    """Unsqueeze, Squeeze, Flatten and Reshape are all written as Reshape to a constant shape."""
+    for node in list(graph):
+        if node.op_type in ("Unsqueeze", "Squeeze", "Flatten", "Reshape"):
+            replace(node, reshape(graph, node, node.inputs[0], dims(node.outputs[0])))
+
+
+def slices_for_gathers(graph: Any) -> None:
+    """Gather of one constant index -> Slice, whose length-1 axis a Reshape drops."""
+    for node in list(graph):
+        if node.op_type == "Gather" and is_constant(node.inputs[1]) and node.inputs[1].const_value.size == 1:
+            x, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+            index = int(node.inputs[1].const_value.numpy().item()) % dims(x)[axis]
+            shape = [1 if i == axis else d for i, d in enumerate(dims(x))]
+            ends = [constant(graph, [v]) for v in (index, index + 1, axis)]
+            replace(node, reshape(graph, node, insert(node, "Slice", [x, *ends], {}, shape), dims(node.outputs[0])))
+
+
+def tokens_in_two_dimensions(graph: Any) -> None:
+    """What computes (1, m, n) from (1, m, n) does so with (m, n), between reshapes that `merge_reshapes` joins."""
+    for node in list(graph):
+        operands = operands_of(node)
+        if any(len(dims(value)) != 3 or dims(value)[0] != 1 for value in [*operands, *node.outputs]):
+            continue
+        attributes = dict(node.attributes)
+        inputs = list(node.inputs)
+        if node.op_type == "Transpose" and node.attributes.get_ints("perm") == (0, 2, 1):
+            attributes = {"perm": [1, 0]}
+        elif node.op_type in ("Concat", "Split", "Softmax") and node.attributes.get_int("axis", -1) % 3:
+            attributes["axis"] = node.attributes.get_int("axis", -1) % 3 - 1
+        elif node.op_type == "Slice" and (axes := node.inputs[3].const_value.numpy() % 3).all():
+            inputs[3] = constant(graph, [int(axis) - 1 for axis in axes])
+        elif node.op_type not in ("MatMul", "Add", "Sub", "Mul", "Div", "Gelu", "Sqrt", "Reciprocal"):
+            continue
+        inputs = [reshape(graph, node, v, dims(v)[1:]) if any(v is o for o in operands) else v for v in inputs]
+        results = insert_all(node, node.op_type, inputs, attributes, [dims(o)[1:] for o in node.outputs])
+        replace(node, *(reshape(graph, node, r, dims(o)) for r, o in zip(results, node.outputs, strict=True)))
+
+
+def equal_ranks(graph: Any) -> None:
+    """Operands of Add, Sub, Mul and Div get leading ones up to the rank of the result, a scalar constant excepted."""
+    for node in list(graph):
+        if node.op_type in ("Add", "Sub", "Mul", "Div"):
+            rank = len(dims(node.outputs[0]))
+            for i, value in enumerate(node.inputs):
+                if 0 < len(dims(value)) < rank:
+                    shape = [1] * (rank - len(dims(value))) + dims(value)
+                    node.replace_input_with(i, reshape(graph, node, value, shape))
+
+
+def merge_reshapes(graph: Any) -> None:
+    """A Reshape of a Reshape is one Reshape; one that changes nothing is none."""
+    for node in list(graph):
+        if node.op_type == "Reshape":
+            source = node.inputs[0]
+            while (producer := source.producer()) is not None and producer.op_type == "Reshape":
+                source = producer.inputs[0]
+            node.replace_input_with(0, source)
+            if dims(source) == dims(node.outputs[0]) and not node.outputs[0].is_graph_output():
+                node.outputs[0].replace_all_uses_with(source)
+
+
+def refuse_ambiguous(graph: Any) -> None:
+    """Raise `ValueError` if a tensor has the same shape in both layouts (and more than one element)."""
+    for node in graph:
+        for value in node.outputs:
+            if len(dims(value)) > 2 and len(set(dims(value)[1:])) == 1 and dims(value)[1] > 1:
+                raise ValueError(
+                    f"onnx2tf can't tell the layout of a tensor {tuple(dims(value))}, the output of {node.op_type}"
+                    f" {node.name}: its sides are all the same. Another image size avoids it, and so does litert-torch"
+                )
+
+
+PASSES: list[Callable[[Any], None]] = [
+    static_reshapes,
+    slices_for_gathers,
+    tokens_in_two_dimensions,
+    equal_ranks,
+    merge_reshapes,  # after all that insert reshapes
+    refuse_ambiguous,  # last, about the graph that onnx2tf gets
+]
+
+
+def dims(value: Any) -> list[int]:
+    """The static shape of a value. Raises `ValueError` if it has none."""
+    if value.shape is None or not value.shape.is_static():
+        raise ValueError(f"{value.name} has no static shape")
+    return list(value.shape.numpy())
+
+
+def is_constant(value: Any) -> bool:
+    return value.const_value is not None
+
+
+def operands_of(node: Any) -> list[Any]:
+    """The inputs that are data, not indices."""
+    return list(node.inputs[:1] if node.op_type in ("Slice", "Split") else node.inputs)
+
+
+def constant(graph: Any, values: Any) -> Any:
+    """A new initializer."""
+    import numpy as np
+    import onnx_ir as ir
+
+    array = np.asarray(values, dtype=np.int64 if isinstance(values, list) else None)
+    name = next(name for i in count(len(graph.initializers)) if (name := f"shaped_{i}") not in graph.initializers)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def insert_all(node: Any, op: str, inputs: list[Any], attributes: dict[str, Any], shapes: list[list[int]]) -> Any:
+    """The outputs, of these shapes, of a new operator that stands before `node`."""
+    import onnx_ir as ir
+
+    new = ir.node(op, inputs, attributes, num_outputs=len(shapes))
+    for value, shape in zip(new.outputs, shapes, strict=True):
+        value.shape, value.dtype = ir.Shape(shape), node.outputs[0].dtype
+    node.graph.insert_before(node, new)
+    return new.outputs
+
+
+def insert(node: Any, op: str, inputs: list[Any], attributes: dict[str, Any], shape: list[int]) -> Any:
+    return insert_all(node, op, inputs, attributes, [shape])[0]
+
+
+def reshape(graph: Any, before: Any, value: Any, shape: list[int]) -> Any:
+    if is_constant(value):
+        return constant(graph, value.const_value.numpy().reshape(shape))
+    return insert(before, "Reshape", [value, constant(graph, shape)], {}, shape)
+
+
+def replace(node: Any, *values: Any) -> None:
+    """Give the consumers of `node` these values instead."""
+    for old, new in zip(node.outputs, values, strict=True):
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+    node.graph.remove(node, safe=True)
+
+
+def run_onnx2tf(model: Path, log: Path) -> Path:
+    """The float32 .tflite file that onnx2tf makes of `model`, in the same directory."""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    with log.open("w") as output:
+        process = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            cwd=model.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    converted = model.parent / "converted" / "model_float32.tflite"
+    if process.returncode or not converted.is_file():
+        raise RuntimeError(f"onnx2tf failed with exit status {process.returncode}; see {log}")
+    return converted
+
+
+def verify(tflite: Path, onnx: Path) -> None:
+    """Raise `RuntimeError` unless LiteRT runs the file with its own operators only, and as ONNX Runtime runs the graph."""
+    import numpy as np
+    import onnxruntime
+    from ai_edge_litert.interpreter import Interpreter
+
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    image = torch.randn(session.get_inputs()[0].shape, generator=torch.Generator().manual_seed(0)).numpy()
+    (expected,) = session.run(None, {INPUT: image})
+    try:
+        interpreter = Interpreter(str(tflite), num_threads=1)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:  # a Flex or custom operator, for one
+        raise RuntimeError(f"LiteRT refuses what onnx2tf wrote: {error}") from error
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    for name, detail, array in (("input", source, image), ("output", result, expected)):
+        if tuple(detail["shape"]) != array.shape or detail["dtype"] != np.float32:
+            raise RuntimeError(f"onnx2tf made the {name} {detail['dtype']} {tuple(detail['shape'])}, not {array.shape}")
+    interpreter.set_tensor(source["index"], image)
+    interpreter.invoke()
+    error = float(np.abs(interpreter.get_tensor(result["index"]) - expected).max())
+    if not error <= TOLERANCE * np.abs(expected).max():
+        raise RuntimeError(f"onnx2tf's file is off by {error:.3g}, where logits reach {np.abs(expected).max():.3g}")

@@ -1,0 +1,17 @@
+"""What a converter can be asked for besides the graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    log: Path  # where a converter that runs elsewhere writes what it prints
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    dynamic_batch: bool = False  # ONNX
+    precision: str = "fp32"  # Core ML's compute precision: fp32 or fp16
+    mean: tuple[float, float, float] | None = None  # Core ML: an image input, normalised in the graph with these
+    std: tuple[float, float, float] | None = None
+    labels: tuple[str, ...] | None = None  # Core ML: a classifier that also answers with a label
+    ios: int = 17  # Core ML's minimum deployment target

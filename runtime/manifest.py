@@ -1,0 +1,288 @@
+"""A package and its manifest.
+
+What the artifact is, where it came from, how it was proven, and the hash of each file.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from runtime import documents
+from runtime.errors import UsageError
+
+SCHEMA = "manifest-v1"
+MANIFEST_NAME = "manifest.json"
+GOLDEN_NAME = "golden.safetensors"
+
+Format = Literal["onnx", "coreml", "tflite"]
+Precision = Literal["fp32", "fp16", "w8", "w8a8"]
+Layout = Literal["NCHW", "NHWC"]
+Role = Literal["artifact", "golden", "labels"]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """The form each kind of dynamic convolution was lowered to, and why."""
+
+    pointwise: str
+    depthwise: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network: its variant, its number of parameters and every field of its configuration."""
+
+    variant: str
+    parameters: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the weights came from. ``sha256`` is of the weights, whatever file held them."""
+
+    source: Literal["file", "seeded"]
+    path_name: str | None
+    seed: int | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The toolkit's git commit and whether its working tree was dirty.
+
+    None where there was no repository.
+    """
+
+    commit: str | None
+    dirty: bool | None
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How an image becomes the model's input.
+
+    ``shape`` has -1 for a dynamic batch; ``mean`` and ``std`` are of 0..1.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layout: Layout
+    dtype: Literal["float32", "image"]
+    colour_order: Literal["RGB"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    normalisation_in_graph: bool
+    resize: int
+    crop: tuple[int, int]
+    interpolation: Literal["bicubic", "bilinear"]
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output of the model; ``shape`` has -1 for a dynamic batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest error allowed.
+
+    ``yardstick_factor`` times the yardstick's error plus ``relative`` of the reference.
+    """
+
+    yardstick_factor: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """How near one output is to the oracle.
+
+    ``psnr_db`` is None where it is exactly equal; top-1 is None off logits.
+    """
+
+    name: str
+    max_abs_error: float
+    max_rel_error: float
+    psnr_db: float | None
+    top1_agreement: float | None
+    top1_min_margin: float | None
+    yardstick_max_abs_error: float
+    budget_max_abs_error: float
+    reference_max_abs: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The proof; ``routing_not_frozen``, ``batch_consistent`` are None where they mean nothing."""
+
+    oracle: str
+    passed: bool
+    tolerance: Tolerance
+    outputs: tuple[OutputParity, ...]
+    routing_not_frozen: bool | None
+    batch_consistent: bool | None
+    inputs: tuple[str, ...]
+    checked_by: str
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the package; ``path`` is relative to the package, with forward slashes."""
+
+    path: str
+    role: Role
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``manifest.json``, field for field; the schema describes each."""
+
+    schema_version: int = field(default=1, kw_only=True)
+    name: str
+    format: Format
+    artifact: str
+    converter: str
+    target: str
+    lowering: Lowering
+    precision: Precision
+    model: Model
+    checkpoint: Checkpoint
+    source: Source
+    tools: dict[str, str]
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    labels: str | None
+    parity: Parity
+    unchecked: tuple[str, ...]
+    files: tuple[File, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON."""
+        return documents.to_json(self)
+
+    @classmethod
+    def from_json(cls, document: Any) -> "Manifest":
+        """The manifest from plain JSON.
+
+        UsageError names the JSON path of the first violation of the schema.
+        """
+        documents.validate(document, SCHEMA, MANIFEST_NAME)
+        return documents.from_json(cls, document)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package folder and what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def artifact(self) -> Path:
+        """The file or, for Core ML, the folder that a runtime opens."""
+        return self.path / self.manifest.artifact
+
+    @property
+    def golden(self) -> Path | None:
+        """The golden vectors, where the package has them."""
+        held = any(file.role == "golden" for file in self.manifest.files)
+        return self.path / GOLDEN_NAME if held else None
+
+    @property
+    def artifact_sha256(self) -> str:
+        """The artifact's hash.
+
+        Of an artifact of several files, the hash of their ``sha256sum`` listing.
+        """
+        members = [file for file in self.manifest.files if file.role == "artifact"]
+        if len(members) == 1:
+            return members[0].sha256
+        listing = "".join(f"{file.sha256}  {file.path}\n" for file in members)
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def write_manifest(folder: Path | str, manifest: Manifest) -> None:
+    """Write ``manifest.json`` whole or not at all. UsageError: it violates the schema."""
+    documents.write_json(Path(folder) / MANIFEST_NAME, manifest.to_json(), SCHEMA)
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """The manifest of the package in ``folder``.
+
+    UsageError: no such folder, no manifest in it, not JSON, another schema version, or a violation
+    of the schema, with the file and the JSON path of the first one.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; give a package that dmf-export wrote")
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise UsageError(
+            f"{folder}: no {MANIFEST_NAME} in it; give a package that dmf-export wrote"
+        )
+    return documents.from_json(Manifest, documents.read_json(path, SCHEMA))
+
+
+def open_package(folder: Path | str) -> Package:
+    """Read the package in ``folder`` and check each of its files. Raises what the two raise."""
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    return Package(Path(folder), manifest)
+
+
+def hash_files(folder: Path | str, *, labels: str | None = None) -> tuple[File, ...]:
+    """Every file in ``folder`` but the manifest, sorted by path.
+
+    ``golden.safetensors`` has the role golden, ``labels`` the role labels, all else belongs to the
+    artifact (a Core ML package and ONNX external data are several files).
+    """
+    folder = Path(folder)
+    roles: dict[str | None, Role] = {GOLDEN_NAME: "golden", labels: "labels"}
+    return tuple(
+        File(
+            name,
+            roles.get(name, "artifact"),
+            _sha256(folder / name),
+            (folder / name).stat().st_size,
+        )
+        for name in _file_names(folder)
+    )
+
+
+def check_files(folder: Path | str, manifest: Manifest) -> None:
+    """UsageError that names each file altered, missing or added since ``manifest`` was written."""
+    folder = Path(folder)
+    listed = {file.path: file for file in manifest.files}
+    present = _file_names(folder)
+    changes = [f"{name} is missing" for name in listed if name not in present]
+    changes += [f"{name} was added" for name in present if name not in listed]
+    changes += [
+        f"{name} was altered"
+        for name, file in listed.items()
+        if name in present and _sha256(folder / name) != file.sha256
+    ]
+    if changes:
+        raise UsageError(
+            f"{folder}: not as its manifest lists it: {'; '.join(changes)}; export it again"
+        )
+
+
+def _file_names(folder: Path) -> Sequence[str]:
+    paths = (path for path in folder.rglob("*") if not path.is_dir())
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    return [name for name in names if name != MANIFEST_NAME]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

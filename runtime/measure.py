@@ -1,0 +1,318 @@
+"""Latency and memory of packages, with the raw samples and the conditions they were taken under.
+
+Each package runs in a worker process of its own. A pair is compared in alternating blocks, so that
+a device that slows down slows both, and the spread of the ratio over the rounds is kept with the
+ratio.
+"""
+
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime import documents
+from runtime.errors import UsageError
+from runtime.golden import read_golden
+from runtime.manifest import Package
+from runtime.preprocess import to_input
+from runtime.worker import Worker
+
+SCHEMA = "latency-v1"
+DEVICES = ("host",)
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """The inference runtime; ``delegate_partitions`` is None for any but LiteRT."""
+
+    name: str
+    version: str
+    delegate_partitions: int | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The device and the state it was in.
+
+    Load averages are over one minute, before the worker and after the samples.
+    """
+
+    measured_at: str
+    machine: str
+    cpu: str
+    logical_cores: int
+    os: str
+    python: str
+    governor: str | None
+    load_average_before: float
+    load_average_after: float
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """One package measured on one device; the schema describes each field."""
+
+    package: str
+    artifact_sha256: str
+    model: str
+    format: str
+    precision: str
+    target: str
+    on: str
+    runtime: RuntimeInfo
+    threads: int
+    input: str
+    warmup_count: int
+    cold_load_ms: float
+    samples_ms: tuple[float, ...]
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    min_ms: float
+    baseline_memory_bytes: int
+    peak_memory_bytes: int
+    conditions: Conditions
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two packages measured in alternation.
+
+    Ratios are package / against, above 1 where the package is slower.
+    """
+
+    package: LatencyReport
+    against: LatencyReport
+    block_count: int
+    latency_ratio: float
+    round_ratios: tuple[float, ...]
+    ratio_q25: float
+    ratio_q75: float
+    ratio_min: float
+    ratio_max: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """The document ``dmf-bench --json`` writes."""
+
+    schema_version: int = field(default=1, kw_only=True)
+    reports: tuple[LatencyReport, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+
+    def render(self) -> str:
+        """The document as validated text."""
+        return documents.render_json(documents.to_json(self), SCHEMA, "latency results")
+
+
+def write_results(path: Path | str, results: Results) -> None:
+    """Write the results whole or not at all."""
+    documents.write_json(Path(path), documents.to_json(results), SCHEMA)
+
+
+def read_results(path: Path | str) -> Results:
+    """The results at ``path``. UsageError: not JSON, or a violation of the schema."""
+    return documents.from_json(Results, documents.read_json(Path(path), SCHEMA))
+
+
+def measure(
+    package: Package,
+    *,
+    on: str = "host",
+    threads: int = 1,
+    warmup: int = 10,
+    repeats: int = 100,
+    timeout_s: float = TIMEOUT_S,
+) -> LatencyReport:
+    """Measure one package alone: ``warmup`` invokes untimed, then ``repeats`` timed.
+
+    UsageError: a number out of range, or an inference runtime that is not installed. RunnerError:
+    the runtime failed, its worker died, or it took longer than ``timeout_s`` over one request.
+    """
+    _check(on, threads, warmup, repeats)
+    with _Bench(package, on, threads, warmup, timeout_s) as bench:
+        bench.sample(repeats)
+        return bench.report()
+
+
+def compare(
+    package: Package,
+    against: Package,
+    *,
+    on: str = "host",
+    threads: int = 1,
+    warmup: int = 10,
+    repeats: int = 100,
+    block: int = 10,
+    timeout_s: float = TIMEOUT_S,
+) -> Comparison:
+    """Measure two packages in alternation, ``repeats`` timed invokes of each.
+
+    A round is a block of ``block`` invokes of each, its order swapped every round. A block starts
+    with one more invoke that is not timed, for the other package has just had the caches. Raises
+    what ``measure`` raises.
+    """
+    _check(on, threads, warmup, repeats)
+    if block < 1:
+        raise UsageError(f"block is {block}, it must be >= 1")
+    blocks = [min(block, repeats - start) for start in range(0, repeats, block)]
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(_Bench(each, on, threads, warmup, timeout_s))
+            for each in (package, against)
+        )
+        round_ratios = []
+        for index, count in enumerate(blocks):
+            medians_ms = {}
+            for bench in (first, second) if index % 2 == 0 else (second, first):
+                bench.discard(1)
+                medians_ms[bench] = float(np.median(bench.sample(count)))
+            round_ratios.append(medians_ms[first] / medians_ms[second])
+        a, b = first.report(), second.report()
+    q25, q75 = np.percentile(round_ratios, [25, 75])
+    return Comparison(
+        package=a,
+        against=b,
+        block_count=block,
+        latency_ratio=a.p50_ms / b.p50_ms,
+        round_ratios=tuple(round_ratios),
+        ratio_q25=float(q25),
+        ratio_q75=float(q75),
+        ratio_min=min(round_ratios),
+        ratio_max=max(round_ratios),
+    )
+
+
+def percentiles_ms(samples_ms: Sequence[float]) -> dict[str, float]:
+    """p50, p90, p99 (linearly interpolated), mean and minimum, under the report's names."""
+    p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, [50, 90, 99]))
+    return {
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "mean_ms": math.fsum(samples_ms) / len(samples_ms),
+        "min_ms": min(samples_ms),
+    }
+
+
+def bench_input(package: Package) -> tuple[NDArray[np.float32], str]:
+    """The array to run and what it is.
+
+    Golden image 0, or seeded noise where the package has no golden vectors.
+
+    A fixed batch is filled with copies of the image; a dynamic one is run at 1.
+    """
+    spec = package.manifest.inputs[0]
+    if package.golden is not None:
+        golden = read_golden(package.golden)
+        image, name = golden.images[:1], f"golden image 0: {golden.names[0]}"
+    else:
+        noise = np.random.default_rng(0).integers(0, 256, (1, *spec.crop, 3), dtype=np.uint8)
+        image, name = noise, "noise, seed 0"
+    return to_input(np.repeat(image, max(spec.shape[0], 1), axis=0), spec), name
+
+
+class _Bench:
+    """A package in its worker, opened and warmed up, and the samples taken of it so far."""
+
+    def __init__(
+        self, package: Package, on: str, threads: int, warmup: int, timeout_s: float
+    ) -> None:
+        self._package, self._on, self._threads, self._warmup = package, on, threads, warmup
+        self._timeout_s = timeout_s
+        self._samples_ms: list[float] = []
+
+    def __enter__(self) -> Self:
+        x, self._input = bench_input(self._package)
+        self._load_before = os.getloadavg()[0]
+        manifest = self._package.manifest
+        with ExitStack() as stack:
+            self._worker = stack.enter_context(Worker(manifest.name, timeout_s=self._timeout_s))
+            self._opened = self._worker.open(
+                manifest.format, self._package.artifact, x, self._threads
+            )
+            self._worker.invoke(self._warmup)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def discard(self, count: int) -> None:
+        self._worker.invoke(count)
+
+    def sample(self, count: int) -> list[float]:
+        samples_ms = self._worker.invoke(count)
+        self._samples_ms += samples_ms
+        return samples_ms
+
+    def report(self) -> LatencyReport:
+        manifest = self._package.manifest
+        return LatencyReport(
+            package=manifest.name,
+            artifact_sha256=self._package.artifact_sha256,
+            model=manifest.model.variant,
+            format=manifest.format,
+            precision=manifest.precision,
+            target=manifest.target,
+            on=self._on,
+            runtime=RuntimeInfo(**self._opened["runtime"]),
+            threads=self._threads,
+            input=self._input,
+            warmup_count=self._warmup,
+            cold_load_ms=self._opened["cold_load_ms"],
+            samples_ms=tuple(self._samples_ms),
+            **percentiles_ms(self._samples_ms),
+            baseline_memory_bytes=self._opened["baseline_memory_bytes"],
+            peak_memory_bytes=self._worker.peak_memory_bytes(),
+            conditions=_conditions(self._load_before),
+        )
+
+
+def _conditions(load_before: float) -> Conditions:
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return Conditions(
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=platform.machine(),
+        cpu=_cpu_model(),
+        logical_cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
+        os=platform.platform(),
+        python=platform.python_version(),
+        governor=governor.read_text().strip() if governor.exists() else None,
+        load_average_before=load_before,
+        load_average_after=os.getloadavg()[0],
+    )
+
+
+def _cpu_model() -> str:
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()  # ARM Linux names no model
+
+
+def _check(on: str, threads: int, warmup: int, repeats: int) -> None:
+    if on not in DEVICES:
+        raise UsageError(f"on is {on!r}, it must be one of {', '.join(DEVICES)}")
+    for name, value, least in (
+        ("threads", threads, 1),
+        ("warmup", warmup, 0),
+        ("repeats", repeats, 1),
+    ):
+        if value < least:
+            raise UsageError(f"{name} is {value}, it must be >= {least}")
