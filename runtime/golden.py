@@ -2,9 +2,10 @@
 
 A few images and the float64 reference's logits for them, in ``golden.safetensors``.
 
-Tensors ``images`` uint8 ``(N, H, W, 3)`` RGB, cropped and not yet normalised, and ``logits``
-float64 ``(N, classes)``; the metadata's ``names`` is a JSON array of N names. One file serves the
-Python, Kotlin and Swift tests.
+Tensors ``images`` uint8 ``(N, H, W, 3)`` RGB, cropped and not yet normalised, ``logits`` float64
+``(N, classes)``, and, where the routing shows in the logits, ``frozen_logits`` float64: what a network
+would answer that routed every image like the first one. The metadata's ``names`` is a JSON array of N
+names. One file serves the Python, Kotlin and Swift tests.
 """
 
 import json
@@ -20,7 +21,8 @@ from runtime.extras import require
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """``images`` uint8 (N, H, W, 3), ``logits`` float64 (N, classes), ``names`` N.
+    """``images`` uint8 (N, H, W, 3), ``logits`` float64 (N, classes), ``names`` N; ``frozen_logits``
+    like ``logits`` or None.
 
     ValueError for anything else.
     """
@@ -28,6 +30,7 @@ class Golden:
     images: NDArray[np.uint8]
     logits: NDArray[np.float64]
     names: tuple[str, ...]
+    frozen_logits: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
@@ -37,6 +40,10 @@ class Golden:
         if self.logits.dtype != np.float64 or self.logits.ndim != 2:
             raise ValueError(
                 f"logits must be float64 (N, classes), not {self.logits.dtype} {self.logits.shape}"
+            )
+        if self.frozen_logits is not None and self.frozen_logits.shape != self.logits.shape:
+            raise ValueError(
+                f"frozen_logits are {self.frozen_logits.shape}, logits {self.logits.shape}"
             )
         if not len(self.images) == len(self.logits) == len(self.names) > 0:
             raise ValueError(
@@ -52,6 +59,8 @@ def write_golden(path: Path | str, golden: Golden) -> None:
         "images": np.ascontiguousarray(golden.images),
         "logits": np.ascontiguousarray(golden.logits),
     }
+    if golden.frozen_logits is not None:
+        tensors["frozen_logits"] = np.ascontiguousarray(golden.frozen_logits)
     names = json.dumps(golden.names, ensure_ascii=False)
     Path(path).write_bytes(safetensors.save(tensors, metadata={"names": names}))
 
@@ -62,6 +71,7 @@ def read_golden(path: Path | str) -> Golden:
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             names = json.loads((file.metadata() or {})["names"])
-            return Golden(file.get_tensor("images"), file.get_tensor("logits"), tuple(names))
+            frozen = file.get_tensor("frozen_logits") if "frozen_logits" in file.keys() else None  # noqa: SIM118 (not a dict)
+            return Golden(file.get_tensor("images"), file.get_tensor("logits"), tuple(names), frozen)
     except (OSError, KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
         raise UsageError(f"{path}: not golden vectors: {error}") from error

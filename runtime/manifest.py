@@ -44,7 +44,7 @@ class Model:
 class Checkpoint:
     """Where the weights came from. ``sha256`` is of the weights, whatever file held them."""
 
-    source: Literal["file", "seeded"]
+    source: Literal["file", "seeded", "memory"]
     path_name: str | None
     seed: int | None
     sha256: str
@@ -94,7 +94,8 @@ class OutputSpec:
 class Tolerance:
     """Largest error allowed.
 
-    ``yardstick_factor`` times the yardstick's error plus ``relative`` of the reference.
+    ``yardstick_factor`` times the yardstick's error or ``relative`` times the largest reference
+    value, whichever is larger.
     """
 
     yardstick_factor: float

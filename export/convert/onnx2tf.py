@@ -20,12 +20,13 @@ What 1.28.8 gets wrong, and what is done about it here:
 """
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ onnx2tf.convert(
     not_use_opname_auto_generate=True,
     keep_shape_absolutely_input_names=["{INPUT}"],
     disable_strict_mode=True,
+    param_replacement_file="parameters.json",
+    verbosity="info",
 )
 """
 
@@ -72,7 +75,8 @@ def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> 
     with tempfile.TemporaryDirectory(prefix="onnx2tf-") as directory:
         model = Path(directory) / "model.onnx"
         to_onnx.convert(graph, example, model, options)
-        shape_for_onnx2tf(model)
+        parameters = shape_for_onnx2tf(model)
+        (model.parent / "parameters.json").write_text(json.dumps(parameters))
         converted = run_onnx2tf(model, options.log)
         try:
             verify(converted, model)
@@ -92,8 +96,11 @@ def check(graph: StaticDMF, example: Tensor) -> None:
         raise ValueError(f"{computed[0]} is {REFUSED}; lower with {LOWERING} or matmul/bank")
 
 
-def shape_for_onnx2tf(path: Path) -> None:
-    """Rewrite the .onnx file so that onnx2tf has nothing to guess; the function it computes stays the same."""
+def shape_for_onnx2tf(path: Path) -> dict[str, Any]:
+    """Rewrite the .onnx file so that onnx2tf has nothing to guess; the function it computes stays the same.
+
+    Returns what its parameter file must say of the rewritten graph.
+    """
     import onnx_ir as ir
     from onnx_ir.passes import common
 
@@ -105,6 +112,7 @@ def shape_for_onnx2tf(path: Path) -> None:
     for i, node in enumerate(model.graph):
         node.name = f"node_{i}"
     ir.save(model, path)
+    return {"format_version": 1, "operations": [keep_layout(node) for node in transposes_to_nchw(model.graph)]}
 
 
 def static_reshapes(graph: Any) -> None:
@@ -125,11 +133,27 @@ def slices_for_gathers(graph: Any) -> None:
             replace(node, reshape(graph, node, insert(node, "Slice", [x, *ends], {}, shape), dims(node.outputs[0])))
 
 
+def slices_for_splits(graph: Any) -> None:
+    """Split into more than four -> Slices."""
+    for node in list(graph):
+        if node.op_type == "Split" and len(node.outputs) > 4:
+            x = node.inputs[0]
+            axis = node.attributes.get_int("axis", 0) % len(dims(x))
+            ends = [0, *accumulate(dims(o)[axis] for o in node.outputs)]
+            where = [[constant(graph, [v]) for v in (*ends[i : i + 2], axis)] for i in range(len(node.outputs))]
+            parts = zip(where, node.outputs, strict=True)
+            replace(node, *(insert(node, "Slice", [x, *w], {}, dims(o)) for w, o in parts))
+
+
 def tokens_in_two_dimensions(graph: Any) -> None:
-    """What computes (1, m, n) from (1, m, n) does so with (m, n), between reshapes that `merge_reshapes` joins."""
+    """What has to do with an ambiguous (1, n, n) works on (n, n), between reshapes that `merge_reshapes` joins.
+
+    Not everything does, because a delegate takes a product with a computed transposed operand from rank 3 only.
+    """
     for node in list(graph):
         operands = operands_of(node)
-        if any(len(dims(value)) != 3 or dims(value)[0] != 1 for value in [*operands, *node.outputs]):
+        values = [*operands, *node.outputs]
+        if not any(map(ambiguous, values)) or any(len(dims(v)) != 3 or dims(v)[0] != 1 for v in values):
             continue
         attributes = dict(node.attributes)
         inputs = list(node.inputs)
@@ -139,7 +163,7 @@ def tokens_in_two_dimensions(graph: Any) -> None:
             attributes["axis"] = node.attributes.get_int("axis", -1) % 3 - 1
         elif node.op_type == "Slice" and (axes := node.inputs[3].const_value.numpy() % 3).all():
             inputs[3] = constant(graph, [int(axis) - 1 for axis in axes])
-        elif node.op_type not in ("MatMul", "Add", "Sub", "Mul", "Div", "Gelu", "Sqrt", "Reciprocal"):
+        elif node.op_type not in ("Add", "Sub", "Mul", "Div", "Gelu", "Sqrt", "Reciprocal"):
             continue
         inputs = [reshape(graph, node, v, dims(v)[1:]) if any(v is o for o in operands) else v for v in inputs]
         results = insert_all(node, node.op_type, inputs, attributes, [dims(o)[1:] for o in node.outputs])
@@ -170,19 +194,21 @@ def merge_reshapes(graph: Any) -> None:
 
 
 def refuse_ambiguous(graph: Any) -> None:
-    """Raise `ValueError` if a tensor has the same shape in both layouts (and more than one element)."""
+    """Raise `ValueError` if an ambiguous tensor is left. `MatMul` is excepted: onnx2tf takes it literally."""
     for node in graph:
         for value in node.outputs:
-            if len(dims(value)) > 2 and len(set(dims(value)[1:])) == 1 and dims(value)[1] > 1:
+            read_by = [user.op_type for user in value.consumers()]
+            if ambiguous(value) and node.op_type != "MatMul" and set(read_by) != {"MatMul"}:
                 raise ValueError(
-                    f"onnx2tf can't tell the layout of a tensor {tuple(dims(value))}, the output of {node.op_type}"
-                    f" {node.name}: its sides are all the same. Another image size avoids it, and so does litert-torch"
+                    f"onnx2tf can't tell the layout of {tuple(dims(value))}, the output of {node.op_type} {node.name}:"
+                    " its sides are all the same. Choose another image size, or another converter"
                 )
 
 
 PASSES: list[Callable[[Any], None]] = [
     static_reshapes,
     slices_for_gathers,
+    slices_for_splits,
     tokens_in_two_dimensions,
     equal_ranks,
     merge_reshapes,  # after all that insert reshapes
@@ -190,11 +216,35 @@ PASSES: list[Callable[[Any], None]] = [
 ]
 
 
+def transposes_to_nchw(graph: Any) -> list[Any]:
+    """The transposes before the convolutions. Raises `ValueError` for any other of feature maps to NCHW."""
+    found = [n for n in graph if n.op_type == "Transpose" and n.attributes.get_ints("perm") == (0, 3, 1, 2)]
+    for node in found:
+        if others := [user.op_type for user in node.outputs[0].consumers() if user.op_type != "Conv"]:
+            raise ValueError(f"{node.name} makes an NCHW feature map for {others[0]}; only convolutions may read one")
+    return found
+
+
+def keep_layout(transpose: Any) -> dict[str, Any]:
+    """An operation of the parameter file: this transpose does nothing, as TensorFlow's convolution reads NHWC."""
+    return {
+        "op_name": transpose.name,
+        "param_target": "attributes",
+        "param_name": "perm",
+        "values": [0, 1, 2, 3],
+    }
+
+
 def dims(value: Any) -> list[int]:
     """The static shape of a value. Raises `ValueError` if it has none."""
     if value.shape is None or not value.shape.is_static():
         raise ValueError(f"{value.name} has no static shape")
     return list(value.shape.numpy())
+
+
+def ambiguous(value: Any) -> bool:
+    """Whether the shape is the same with the channels first or last."""
+    return len(dims(value)) > 2 and len(set(dims(value)[1:])) == 1 and dims(value)[1] > 1
 
 
 def is_constant(value: Any) -> bool:

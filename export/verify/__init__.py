@@ -1,0 +1,1 @@
+"""Proof that an artifact computes what the eager model computes."""

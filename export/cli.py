@@ -1,0 +1,220 @@
+"""``dmf-export``: a checkpoint becomes packages, each proven."""
+
+import json
+import platform
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import dmf
+from export import convert, lowering, target
+from export.pipeline import LABELS_NAME, Origin, Plan, check_destination, make_plan, prepare, write_package
+from export.verify.parity import TOLERANCES
+from runtime import commandline
+from runtime.errors import UsageError
+from runtime.manifest import Package
+from runtime.measure import LatencyReport, measure
+
+PROG = "dmf-export"
+EPILOG = """\
+examples:
+  dmf-export --format tflite
+  dmf-export --model dmf_s --checkpoint s.safetensors --format all --out build/
+  dmf-export --model dmf_nano --format coreml --precision fp16 --image-input
+
+exit codes: 0 done and proven, 2 wrong arguments, 3 a converter failed (its log is named),
+4 parity failed (nothing is packaged; see rejected/), 130 interrupted"""
+
+
+def build_parser() -> commandline.ArgumentParser:
+    """The command's arguments."""
+    parser = commandline.ArgumentParser(
+        prog=PROG,
+        description="Export a Dynamic Mobile-Former to ONNX, Core ML or TFLite, and prove it equal to PyTorch.",
+        epilog=EPILOG,
+    )
+    add = parser.add_argument
+    add("--format", choices=[*convert.FORMATS, "all"], help="what to write (required)")
+    add("--model", choices=list(dmf.VARIANTS), default="dmf_xxs", help="default: dmf_xxs")
+    add("--checkpoint", metavar="FILE", help="this project's or the released code's layout; without it, seeded weights")
+    add("--seed", type=commandline.whole_number(0), default=0, metavar="N", help="of seeded weights (default: 0)")
+    add("--image-size", type=commandline.whole_number(1), metavar="PX", help="side of the square input (default: the model's)")
+    add("--out", default="build", metavar="DIR", help="where packages go (default: build)")
+    add("--overwrite", action="store_true", help="replace packages that exist")
+    add("--target", choices=list(target.TARGETS), help="what will run the artifact; picks the lowering")
+    add("--lowering", choices=lowering.NAMES, help="pointwise/depthwise form, instead of the target's")
+    tflite = [name for name, c in convert.CONVERTERS.items() if c.format == "tflite"]
+    add("--tflite-converter", choices=tflite, default=convert.FORMATS["tflite"], help="default: %(default)s")
+    add("--precision", choices=list(TOLERANCES), default="fp32", help="fp16: Core ML only (default: fp32)")
+    add("--batch", type=commandline.whole_number(1), default=1, metavar="N", help="images per inference (default: 1)")
+    add("--dynamic-batch", action="store_true", help="ONNX: any number of images per inference")
+    add("--input-layout", choices=["NCHW", "NHWC"], help="default: NHWC for TFLite, else NCHW")
+    add("--image-input", action="store_true", help="Core ML: take an image and normalise it in the graph")
+    add("--labels", metavar="FILE", help="class names, one a line; Core ML with --image-input answers with them")
+    add("--list", action="store_true", help="models, formats, converters, targets, lowerings; then exit")
+    add("--json", action="store_true", help="the manifests and latencies as JSON on stdout, instead of the table")
+    add("--quiet", action="store_true", help="no progress on stderr")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``dmf-export`` and return its exit code."""
+    return commandline.run(PROG, _export, argv)
+
+
+def _export(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    if arguments.list:
+        print_list()
+        return 0
+    if arguments.format is None:
+        raise UsageError(f"--format is required; choose from {', '.join([*convert.FORMATS, 'all'])}")
+    if arguments.format == "all" and (arguments.target or arguments.lowering):
+        raise UsageError("--target and --lowering are for one format; give it instead of --format all")
+    progress, out = commandline.Progress(quiet=arguments.quiet), Path(arguments.out)
+    model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, arguments.image_size)
+    plans = plan_formats(model, arguments)
+    for plan in plans:
+        check_destination(out, plan, arguments.overwrite)
+    if origin.seed is not None and not arguments.quiet:
+        print(f"no --checkpoint: {arguments.model} has seeded random weights (seed {origin.seed})", file=sys.stderr)
+    prepared = prepare(model, origin, progress)
+    packages = [write_package(plan, prepared, out, arguments.overwrite, progress) for plan in plans]
+    latencies = measure_here(packages, progress)
+    if arguments.json:
+        print(json.dumps([as_json(package, latencies[package.manifest.name]) for package in packages], indent=2))
+    else:
+        Console().print(results_table(packages, latencies))
+        print_next(packages)
+    return 0
+
+
+def load_model(name: str, checkpoint: str | None, seed: int, image_size: int | None) -> tuple[dmf.DMF, Origin]:
+    """The model to export, and where its weights came from. Raises `UsageError`."""
+    try:
+        changes = {} if image_size is None else {"image_size": image_size}
+        if checkpoint is None:
+            return dmf.seed_weights(dmf.create_model(name, **changes), seed), Origin(seed=seed)
+        model = dmf.load_checkpoint(checkpoint, name)
+        model.config = replace(model.config, **changes)
+        return model, Origin(path_name=Path(checkpoint).name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def plan_formats(model: dmf.DMF, arguments: Namespace) -> list[Plan]:
+    """One plan per requested format. Options that only one format has are given to that one."""
+    formats = list(convert.FORMATS) if arguments.format == "all" else [arguments.format]
+    everywhere = arguments.format != "all"
+    labels = None if arguments.labels is None else read_labels(Path(arguments.labels))
+    return [
+        make_plan(
+            model,
+            format,
+            converter=arguments.tflite_converter if format == "tflite" else None,
+            target=arguments.target,
+            lowering=arguments.lowering,
+            precision=arguments.precision if everywhere or format == "coreml" else "fp32",
+            batch=-1 if arguments.dynamic_batch and (everywhere or format == "onnx") else arguments.batch,
+            input_layout=arguments.input_layout,
+            image_input=arguments.image_input and (everywhere or format == "coreml"),
+            labels=labels,
+        )
+        for format in formats
+    ]
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One name per line. Raises `UsageError`."""
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: can't be read as {LABELS_NAME}: {error}") from error
+
+
+def measure_here(packages: Sequence[Package], progress: commandline.Progress) -> dict[str, LatencyReport | None]:
+    """A short measurement of each package that this host runs; None for the others."""
+    latencies: dict[str, LatencyReport | None] = {}
+    for package in packages:
+        name = package.manifest.name
+        latencies[name] = None
+        if package.manifest.format != "coreml" or platform.system() == "Darwin":
+            with progress.stage(f"{name}: measure"):
+                latencies[name] = measure(package, repeats=50)
+    return latencies
+
+
+def results_table(packages: Sequence[Package], latencies: dict[str, LatencyReport | None]) -> Table:
+    """One row per package: parity, size, latency."""
+    table = Table(title="proven equal to PyTorch", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("package", no_wrap=True)
+    for header in ("max error", "allowed", "PSNR dB", "top-1", "MB", "p50 ms"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for package in packages:
+        output, report = package.manifest.parity.outputs[0], latencies[package.manifest.name]
+        table.add_row(
+            package.manifest.name,
+            f"{output.max_abs_error:.1e}",
+            f"{output.budget_max_abs_error:.1e}",
+            "exact" if output.psnr_db is None else f"{output.psnr_db:.1f}",
+            f"{output.top1_agreement:.0%}" if output.top1_agreement is not None else "-",
+            f"{size_bytes(package) / 1e6:.1f}",
+            f"{report.p50_ms:.2f}" if report else "on Apple only",
+        )
+    return table
+
+
+def size_bytes(package: Package) -> int:
+    """Of the artifact, without golden vectors and labels."""
+    return sum(file.size_bytes for file in package.manifest.files if file.role == "artifact")
+
+
+def as_json(package: Package, report: LatencyReport | None) -> dict[str, object]:
+    return {
+        "package": str(package.path),
+        "manifest": package.manifest.to_json(),
+        "p50_ms": report.p50_ms if report else None,
+    }
+
+
+def print_next(packages: Sequence[Package]) -> None:
+    """What to run next, ready to copy."""
+    paths = " ".join(str(package.path) for package in packages)
+    runnable = " ".join(str(p.path) for p in packages if p.manifest.format != "coreml" or platform.system() == "Darwin")
+    for package in packages:
+        for line in package.manifest.unchecked:
+            print(f"unchecked: {line}")
+    print("\nnext:")
+    print(f"  dmf-verify {paths}")
+    if runnable:
+        print(f"  dmf-bench {runnable}")
+    print("  dmf-export --checkpoint YOUR.safetensors --model dmf_xxs --format all --out build/mine")
+
+
+def print_list() -> None:
+    """Everything that can be named on the command line."""
+    console = Console()
+    models = Table("model", "input", "parameters", title="models", title_justify="left")
+    for name, config in dmf.VARIANTS.items():
+        count = sum(p.numel() for p in dmf.create_model(name).parameters())
+        models.add_row(name, f"{config.image_size} x {config.image_size}", f"{count:,}")
+    formats = Table("format", "converter", "input", title="formats", title_justify="left")
+    for c in convert.CONVERTERS.values():
+        formats.add_row(c.format, c.name, c.input_layout.name)
+    targets = Table("target", "format", "lowering", "why", title="targets", title_justify="left")
+    for t in target.TARGETS.values():
+        targets.add_row(t.name, t.format, str(t.lowering), t.lowering.reason)
+    for table in (models, formats, targets):
+        console.print(table)
+    console.print(f"lowerings: {', '.join(lowering.NAMES)}")
+    console.print(f"precisions: {', '.join(TOLERANCES)} (fp16: coreml)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The converters: static graph in, artifact out. Each imports its heavy packages only when it converts."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor
+
+from export.convert.options import Options
+from export.layout import NCHW, NHWC, Layout
+from export.lowering import DEPTHWISE, POINTWISE
+from export.static import StaticDMF
+from runtime.errors import UsageError
+from runtime.extras import DISTRIBUTION
+
+Convert = Callable[[StaticDMF, Tensor, Path, Options], None]
+
+
+@dataclass(frozen=True)
+class Converter:
+    """One way to a format. `module` has the function `convert`; `packages` must be importable."""
+
+    name: str
+    format: str
+    module: str
+    artifact: str  # file or folder name inside a package
+    extra: str
+    packages: tuple[str, ...]
+    layout: Layout  # of the graph it gets
+    input_layout: Layout  # of the artifact's input, unless another is asked for
+    pointwise: tuple[str, ...] = tuple(POINTWISE)
+    depthwise: tuple[str, ...] = tuple(DEPTHWISE)
+
+    def check_installed(self) -> None:
+        """`UsageError` that says what to install."""
+        if missing := [name for name in self.packages if find_spec(name) is None]:
+            raise UsageError(
+                f"{self.format} by {self.name} needs {', '.join(missing)}: pip install '{DISTRIBUTION}[{self.extra}]'"
+            )
+
+    def load(self) -> Convert:
+        convert: Convert = importlib.import_module(self.module).convert
+        return convert
+
+
+CONVERTERS: dict[str, Converter] = {
+    converter.name: converter
+    for converter in (
+        Converter(
+            "torch-onnx",
+            "onnx",
+            "export.convert.onnx",
+            "model.onnx",
+            "onnx",
+            ("onnx", "onnxscript", "onnxruntime"),
+            NCHW(),
+            NCHW(),
+        ),
+        Converter(
+            "coremltools",
+            "coreml",
+            "export.convert.coreml",
+            "model.mlpackage",
+            "coreml",
+            ("coremltools",),
+            NCHW(),
+            NCHW(),
+        ),
+        Converter(
+            "litert-torch",
+            "tflite",
+            "export.convert.litert_torch",
+            "model.tflite",
+            "tflite",
+            ("litert_torch", "ai_edge_litert"),
+            NHWC(),
+            NHWC(),
+        ),
+        Converter(
+            "onnx2tf",
+            "tflite",
+            "export.convert.onnx2tf",
+            "model.tflite",
+            "onnx2tf",
+            ("onnx2tf", "onnxslim", "onnxscript", "tensorflow", "ai_edge_litert"),
+            NHWC(),
+            NHWC(),
+            pointwise=("matmul", "twin"),
+            depthwise=("taps", "bank", "twin"),
+        ),
+    )
+}
+FORMATS = {"onnx": "torch-onnx", "coreml": "coremltools", "tflite": "litert-torch"}  # and their default converters

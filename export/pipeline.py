@@ -1,0 +1,360 @@
+"""The way of the data: model -> static graph -> lowered graph -> artifact -> proof -> package."""
+
+import copy
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from dmf import DMF, VARIANTS
+from export import provenance
+from export.captured import captured
+from export.convert import CONVERTERS, FORMATS, Converter
+from export.convert.options import Options
+from export.layout import NCHW, NHWC
+from export.lowering import Lowering, lower
+from export.reparameterize import reparameterize
+from export.static import StaticDMF
+from export.target import DEFAULT_TARGETS, TARGETS, Target
+from export.verify.artifact import open_artifact
+from export.verify.inputs import MEAN, STD, Inputs, normalize, verification_inputs
+from export.verify.parity import TOLERANCES, Verdict, verify
+from export.verify.reference import Reference, compute_reference, without_bank
+from runtime.commandline import Progress, nearest
+from runtime.errors import CommandError, ConverterError, ParityError, UsageError
+from runtime.golden import Golden, write_golden
+from runtime.manifest import (
+    GOLDEN_NAME,
+    Checkpoint,
+    InputSpec,
+    Manifest,
+    Model,
+    OutputSpec,
+    Package,
+    hash_files,
+    write_manifest,
+)
+from runtime.manifest import Lowering as LoweringRecord
+
+FOLD_TOLERANCE = 1e-10  # relative, in float64: folds are exact
+LABELS_NAME = "labels.txt"
+SILENT = Progress(quiet=True)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of a model came from: a file, a seed, or (neither) whoever called `export`."""
+
+    path_name: str | None = None
+    seed: int | None = None
+
+    @property
+    def source(self) -> Literal["file", "seeded", "memory"]:
+        if self.path_name is not None:
+            return "file"
+        return "memory" if self.seed is None else "seeded"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every choice of one export, made and checked before any work."""
+
+    variant: str
+    converter: Converter
+    target: Target
+    lowering: Lowering
+    precision: str
+    batch: int  # -1: any
+    input_layout: str
+    image_input: bool
+    labels: tuple[str, ...] | None
+
+    @property
+    def name(self) -> str:
+        """The package's folder: variant and format, and whatever is not the default."""
+        parts = [self.variant, self.converter.format]
+        if self.converter.name != FORMATS[self.converter.format]:
+            parts.append(self.converter.name)
+        if self.target.name != DEFAULT_TARGETS[self.converter.format]:
+            parts.append(self.target.name)
+        if self.lowering != self.target.lowering:
+            parts.append(str(self.lowering).replace("/", "_"))
+        if self.precision != "fp32":
+            parts.append(self.precision)
+        if self.batch != 1:
+            parts.append("batch" if self.batch == -1 else f"batch{self.batch}")
+        if self.input_layout != self.converter.input_layout.name:
+            parts.append(self.input_layout.lower())
+        if self.image_input:
+            parts.append("image")
+        return "-".join(parts)
+
+
+def make_plan(
+    model: DMF,
+    format: str,
+    *,
+    converter: str | None = None,
+    target: str | None = None,
+    lowering: str | None = None,
+    precision: str = "fp32",
+    batch: int = 1,
+    input_layout: str | None = None,
+    image_input: bool = False,
+    labels: tuple[str, ...] | None = None,
+) -> Plan:
+    """Fill in defaults and refuse what can't be done. Raises `UsageError`."""
+    _one_of("format", format, tuple(FORMATS))
+    via = CONVERTERS[_one_of("converter", converter or FORMATS[format], tuple(CONVERTERS))]
+    if via.format != format:
+        raise UsageError(f"converter {via.name} writes {via.format}, not {format}")
+    runs_on = TARGETS[_one_of("target", target or DEFAULT_TARGETS[format], tuple(TARGETS))]
+    if runs_on.format != format:
+        fitting = ", ".join(name for name, t in TARGETS.items() if t.format == format)
+        raise UsageError(f"target {runs_on.name} runs {runs_on.format}, not {format}; choose from {fitting}")
+    try:
+        form = Lowering.parse(lowering) if lowering else runs_on.lowering
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if not lowering and form.depthwise not in via.depthwise:
+        form = replace(form, depthwise=via.depthwise[0], reason=f"{via.name} can't convert a computed filter")
+    if form.pointwise not in via.pointwise or form.depthwise not in via.depthwise:
+        raise UsageError(
+            f"{via.name} can't convert the lowering {form}; it takes {'|'.join(via.pointwise)}/{'|'.join(via.depthwise)}"
+        )
+    _one_of("precision", precision, tuple(TOLERANCES))
+    if precision != "fp32" and format != "coreml":
+        raise UsageError(f"precision {precision} exists for coreml only, not for {format}; use fp32")
+    if batch == -1 and format != "onnx":
+        raise UsageError(f"a dynamic batch exists for onnx only, not for {format}; give a fixed batch")
+    if batch == -1 and not form.any_batch:
+        raise UsageError(f"the lowering {form} unrolls the batch; for a dynamic one use matmul/taps or matmul/bank")
+    layout = _one_of("input layout", input_layout or via.input_layout.name, ("NCHW", "NHWC"))
+    if image_input and (format != "coreml" or batch != 1 or layout != "NCHW"):
+        raise UsageError("an image input exists for coreml with batch 1 and NCHW only")
+    if labels is not None and len(labels) != model.config.num_classes:
+        raise UsageError(f"{len(labels)} labels for {model.config.num_classes} classes")
+    via.check_installed()
+    if any(not torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise UsageError("the model has weights that are not finite (NaN or infinite)")
+    return Plan(variant_name(model), via, runs_on, form, precision, batch, layout, image_input, labels)
+
+
+def variant_name(model: DMF) -> str:
+    """The variant that this model is, whatever its ablations, classes and image size; "custom" for none."""
+    changes = {name: getattr(model.config, name) for name in ("num_classes", "image_size", "grn", "routing", "bank_init")}
+    changes |= {name: getattr(model.config, name) for name in ("num_kernels", "token_input", "residual_kernel")}
+    return next((name for name, config in VARIANTS.items() if replace(config, **changes) == model.config), "custom")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model with what all of its exports share: the static graph, proven equal, and the reference outputs."""
+
+    model: DMF
+    origin: Origin
+    graph: StaticDMF
+    reference: Reference
+    twin_reference: Reference  # of the model with its kernel banks at zero
+
+
+def prepare(model: DMF, origin: Origin, progress: Progress = SILENT) -> Prepared:
+    """Raises `ParityError` if the static graph is not the model."""
+    model = copy.deepcopy(model).float().eval()
+    with progress.stage("reference: eager PyTorch in float64"):
+        inputs = verification_inputs(model)
+        reference = compute_reference(model, inputs)
+        twin_reference = compute_reference(without_bank(model), inputs)
+    with progress.stage("reparameterize: fold, prove in float64"):
+        graph = reparameterize(copy.deepcopy(model).double())
+        check_folds(graph, reference)
+    return Prepared(model, origin, graph.float(), reference, twin_reference)
+
+
+@torch.no_grad()
+def check_folds(graph: StaticDMF, reference: Reference) -> None:
+    """The static graph, of float64, against the reference, two samples at once. `ParityError` beyond `FOLD_TOLERANCE`."""
+    logits = torch.cat([graph(pair) for pair in normalize(reference.inputs.images).double().split(2)]).numpy()
+    error = np.abs(logits - reference.logits).max() / np.abs(reference.logits).max()
+    if not error <= FOLD_TOLERANCE:
+        raise ParityError(f"the reparameterised graph is {error:.2g} (relative) from the model; at most {FOLD_TOLERANCE}")
+
+
+def export(
+    model: DMF,
+    format: str,
+    *,
+    out: str | Path = "build",
+    overwrite: bool = False,
+    origin: Origin | None = None,
+    **choices: object,
+) -> Package:
+    """Export `model` and prove it; `choices` are those of `make_plan`. The package appears whole or not at all.
+
+    Raises `UsageError`, `ConverterError` (the log is kept under `rejected/`), `ParityError` (the artifact is, too).
+    """
+    plan = make_plan(model, format, **choices)  # type: ignore[arg-type]  # forwarded by name; make_plan checks them
+    check_destination(Path(out), plan, overwrite)
+    return write_package(plan, prepare(model, origin or Origin()), Path(out), overwrite)
+
+
+def check_destination(out: Path, plan: Plan, overwrite: bool) -> None:
+    """Refuse, before any work, a place where the package can't be written. Raises `UsageError`."""
+    for folder in (out, *out.parents):
+        if folder.exists():
+            break
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file, not a folder; give another --out")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} can't be written to; give another --out")
+    destination = out / plan.name
+    if destination.exists() and not overwrite:
+        raise UsageError(f"{destination} exists already; give --overwrite to replace it, or another --out")
+    if destination.exists() and not destination.is_dir():
+        raise UsageError(f"{destination} is a file, not a package; remove it, or give another --out")
+
+
+def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, progress: Progress = SILENT) -> Package:
+    """Lower, convert, verify and package as planned. Raises as `export` does."""
+    out.mkdir(parents=True, exist_ok=True)
+    reference = prepared.twin_reference if plan.lowering.is_twin else prepared.reference
+    spec = input_spec(plan, prepared.model.config.image_size)
+    with tempfile.TemporaryDirectory(prefix=f".{plan.name}.", dir=out) as work:
+        artifact, log = Path(work, "package", plan.converter.artifact), Path(work, "converter.log")
+        artifact.parent.mkdir()
+        with progress.stage(f"{plan.name}: convert by {plan.converter.name}"):
+            convert(plan, prepared, spec, artifact, log, out)
+        with progress.stage(f"{plan.name}: verify"):
+            verdict = prove(plan, spec, artifact, reference)
+        if verdict.failures:
+            kept = keep_rejected(out / "rejected" / plan.name, artifact, "\n".join(verdict.failures) + "\n")
+            raise ParityError(f"{plan.name} is not the model: {'; '.join(verdict.failures)}; kept in {kept}")
+        golden = Golden(reference.inputs.images, reference.logits, reference.inputs.names, reference.frozen)
+        write_golden(artifact.parent / GOLDEN_NAME, golden)
+        if plan.labels is not None:
+            (artifact.parent / LABELS_NAME).write_text("".join(f"{label}\n" for label in plan.labels), encoding="utf-8")
+        manifest = make_manifest(plan, prepared, spec, verdict, artifact.parent)
+        write_manifest(artifact.parent, manifest)
+        destination = out / plan.name
+        if destination.exists() and overwrite:
+            destination.replace(Path(work, "replaced"))
+        artifact.parent.replace(destination)
+    return Package(destination, manifest)
+
+
+def input_spec(plan: Plan, size: int) -> InputSpec:
+    image = (3, size, size) if plan.input_layout == "NCHW" else (size, size, 3)
+    return InputSpec(
+        name="image",
+        shape=(plan.batch, *image),
+        layout="NCHW" if plan.input_layout == "NCHW" else "NHWC",
+        dtype="image" if plan.image_input else "float32",
+        colour_order="RGB",
+        mean=MEAN,
+        std=STD,
+        normalisation_in_graph=plan.image_input,
+        resize=int(size / 0.9),  # the released code's evaluation: the crop is 0.9 of the shorter side
+        crop=(size, size),
+        interpolation="bicubic",
+    )
+
+
+def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, out: Path) -> None:
+    """Write the artifact. `ConverterError` names the log of a converter that failed."""
+    layouts = {"NCHW": NCHW(), "NHWC": NHWC()}
+    graph = lower(prepared.graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
+    batch = 2 if plan.batch == -1 else plan.batch  # of a dynamic batch, an example that can't pass for a constant 1
+    example = torch.zeros(batch, *spec.shape[1:])
+    options = Options(
+        log=log,
+        metadata={"description": f"Dynamic Mobile-Former {plan.variant}", "lowering": str(plan.lowering)},
+        dynamic_batch=plan.batch == -1,
+        precision=plan.precision,
+        mean=MEAN if plan.image_input else None,
+        std=STD if plan.image_input else None,
+        labels=plan.labels if plan.image_input else None,
+    )
+    try:
+        with captured(log):
+            plan.converter.load()(graph, example, artifact, options)
+    except (CommandError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None:  # the disk, not the converter
+            raise
+        raise _converter_error(plan, error, artifact, log, out) from error
+    except Exception as error:
+        raise _converter_error(plan, error, artifact, log, out) from error
+
+
+def _converter_error(plan: Plan, error: Exception, artifact: Path, log: Path, out: Path) -> ConverterError:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"\n{type(error).__name__}: {error}\n")
+    kept = keep_rejected(out / "rejected" / plan.name, log)
+    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    return ConverterError(f"{plan.converter.name} failed: {type(error).__name__}: {reason}; its log is {kept / log.name}")
+
+
+def prove(plan: Plan, spec: InputSpec, artifact: Path, reference: Reference) -> Verdict:
+    run, checked_by = open_artifact(plan.converter.format, artifact, spec)
+    return verify(run, reference, plan.precision, checked_by, None if plan.batch == -1 else plan.batch)
+
+
+def keep_rejected(folder: Path, kept: Path, report: str | None = None) -> Path:
+    """Move what was rejected, and the report of why, to `folder`, in place of what an earlier failure left there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.move(kept, folder / kept.name)
+    if report is not None:
+        (folder / "report.txt").write_text(report, encoding="utf-8")
+    return folder
+
+
+def make_manifest(plan: Plan, prepared: Prepared, spec: InputSpec, verdict: Verdict, folder: Path) -> Manifest:
+    config, origin = prepared.model.config, prepared.origin
+    outputs = [OutputSpec("logits", (plan.batch, config.num_classes), "float32")]
+    return Manifest(
+        name=plan.name,
+        format=plan.converter.format,  # type: ignore[arg-type]  # one of the schema's formats, as CONVERTERS has them
+        artifact=plan.converter.artifact,
+        converter=plan.converter.name,
+        target=plan.target.name,
+        lowering=LoweringRecord(plan.lowering.pointwise, plan.lowering.depthwise, plan.lowering.reason),
+        precision="fp16" if plan.precision == "fp16" else "fp32",
+        model=Model(plan.variant, sum(p.numel() for p in prepared.model.parameters()), config.to_dict()),
+        checkpoint=Checkpoint(
+            source=origin.source,
+            path_name=origin.path_name,
+            seed=origin.seed,
+            sha256=provenance.weights_sha256(prepared.model),
+        ),
+        source=provenance.source(),
+        tools=provenance.tools(),
+        inputs=(spec,),
+        outputs=tuple(outputs),
+        labels=LABELS_NAME if plan.labels is not None else None,
+        parity=verdict.parity,
+        unchecked=unchecked(plan),
+        files=hash_files(folder, labels=LABELS_NAME if plan.labels is not None else None),
+    )
+
+
+def unchecked(plan: Plan) -> tuple[str, ...]:
+    """What this machine can't check, and the command that does."""
+    if plan.converter.format == "coreml" and sys.platform != "darwin":
+        return (f"Apple's Core ML runtime: run `dmf-verify {plan.name}` on a Mac",)
+    if plan.target.name == "litert-gpu":
+        return ("LiteRT's GPU delegate: this host ran the artifact on its CPU",)
+    return ()
+
+
+def _one_of(what: str, given: str, allowed: tuple[str, ...]) -> str:
+    if given not in allowed:
+        raise UsageError(f"unknown {what} {given!r}; choose from {', '.join(allowed)}{nearest(given, allowed)}")
+    return given

@@ -1,0 +1,61 @@
+"""Where an artifact came from: the weights, the source tree, the tools."""
+
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from torch import nn
+
+from runtime.manifest import Source
+
+TOOLS = (
+    "torch",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "coremltools",
+    "litert-torch",
+    "ai-edge-litert",
+    "tensorflow",
+    "onnx2tf",
+)
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Of the names, types and bytes of all weights, whatever file held them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def source() -> Source:
+    """The commit of the tree this code runs from, and whether it was changed since; None outside a repository."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None or git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return Source(None, None)
+    return Source(commit, bool(git("status", "--porcelain")))
+
+
+def tools() -> dict[str, str]:
+    """Versions of Python and of whatever is installed of the packages that make or run artifacts."""
+    versions = {"python": platform.python_version()}
+    for name in TOOLS:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
