@@ -30,5 +30,7 @@ def create_model(variant: str, **changes: Any) -> DMF:
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
     if unknown := sorted(set(changes) - set(VARIANTS[variant].to_dict())):
-        raise ValueError(f"unknown config field(s) {', '.join(unknown)}; known: {', '.join(VARIANTS[variant].to_dict())}")
+        raise ValueError(
+            f"unknown config field(s) {', '.join(unknown)}; known: {', '.join(VARIANTS[variant].to_dict())}"
+        )
     return DMF(replace(VARIANTS[variant], **changes)).eval()

@@ -3,11 +3,12 @@
 Loading is strict: a missing, surplus or misshapen key is an error that lists it. No pickled code is ever executed.
 """
 
+import argparse
 import json
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,21 @@ from torch import Tensor
 from dmf.config import VARIANTS, DMFConfig
 from dmf.model import DMF
 
-# released code -> here, tried in order on every key
+# here -> released code, all applied to every key
 UPSTREAM_NAMES = (
-    (r"\.static_weight$", ".agnostic_kernel"),
-    (r"(pw_conv1|dw_conv|pw_conv2|channel_conv)\.weight$", r"\1.kernel_bank"),  # five-dimensional ones only
-    (r"\.Kernel_Attention\.", ".kernel_attention."),
-    (r"^channel_conv\.", "end_conv."),
-    (r"^bn\.", "end_bn."),
-    (r"\.ffn\.bn3\.", ".ffn.bn2."),
+    (r"\.agnostic_kernel$", ".static_weight"),
+    (r"\.kernel_bank$", ".weight"),
+    (r"\.kernel_attention\.", ".Kernel_Attention."),
+    (r"^end_conv\.", "channel_conv."),
+    (r"^end_bn\.", "bn."),
+    (r"\.ffn\.bn2\.", ".ffn.bn3."),
 )
 WRAPPERS = ("model_ema", "model", "state_dict")  # the averaged weights are the ones the paper evaluates
+# what two models of one variant may differ in: training, ablations, classes, image size
+FREE_FIELDS = frozenset(
+    ("image_size", "num_classes", "dropout", "drop_path")
+    + ("num_kernels", "token_input", "residual_kernel", "routing", "bank_init", "grn")
+)
 
 
 class CheckpointError(ValueError):
@@ -36,8 +42,13 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(model: DMF, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights and config to a .safetensors file, whole or not at all. `metadata` is stored beside the config."""
+    """Write weights and config to a .safetensors file, whole or not at all. `metadata` is stored beside the config.
+
+    Raises `ValueError` for another suffix, by which the file couldn't be read again.
+    """
     path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: a checkpoint is saved as .safetensors")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
     try:
@@ -62,77 +73,103 @@ def load_checkpoint(path: str | Path, variant: str | None = None) -> DMF:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     tensors, metadata = _read(path)
-    if "config" in metadata:
-        try:
-            config = DMFConfig.from_dict(json.loads(metadata["config"]))
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from error
-    else:
-        config, tensors = _from_upstream(path, tensors, variant)
-    if variant is not None and not _same_widths(config, VARIANTS[variant]):
-        names = [name for name, known in VARIANTS.items() if _same_widths(config, known)]
+    released = "config" not in metadata
+    config = _upstream_config(path, tensors) if released else _own_config(path, metadata["config"])
+    if variant is not None and not _same_variant(config, VARIANTS[variant]):
+        names = [name for name, known in VARIANTS.items() if _same_variant(config, known)]
         raise CheckpointError(f"{path}: holds {names[0] if names else 'a custom model'}, not {variant}")
     model = DMF(config)
-    _check(path, tensors, model.state_dict())
-    model.load_state_dict(tensors)
+    state = model.state_dict()
+    entries = _upstream_entries(state) if released else {k: (k, list(v.shape)) for k, v in state.items()}
+    _check(path, tensors, dict(entries.values()))
+    model.load_state_dict(state | {k: tensors[name].reshape(state[k].shape) for k, (name, _) in entries.items()})
     return model.eval()
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file in either container."""
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             with safe_open(path, "pt") as file:
-                return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+                return _without_prefix(tensors), file.metadata() or {}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(path, error) from error
+    try:
+        # training scripts store their parsed arguments beside the weights; a Namespace holds values and runs nothing
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: not a plain file of weights (it is damaged, or would run code when loaded, which is never done)"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # on a damaged file torch raises whatever its parser stumbles over
+        raise _damaged(path, error) from error
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    tensors = {str(k).removeprefix("module."): v for k, v in content.items()}
-    if strange := [k for k, v in tensors.items() if not isinstance(v, Tensor)]:
+    if strange := [str(k) for k, v in content.items() if not isinstance(v, Tensor)]:
         raise CheckpointError(f"{path}: not tensors: {_some(strange)}")
-    return tensors, {}
+    return _without_prefix({str(k): v for k, v in content.items()}), {}
 
 
-def _from_upstream(path: Path, tensors: dict[str, Tensor], variant: str | None) -> tuple[DMFConfig, dict[str, Tensor]]:
-    """Config and renamed tensors of a state dict in the released code's layout."""
-    stem, head = tensors.get("stem.conv.weight"), tensors.get("head.fc2.bias")
-    if stem is None or head is None:
-        raise CheckpointError(f"{path}: neither this project's layout (no config) nor the released code's")
-    if variant is None:
-        matches = [name for name, c in VARIANTS.items() if c.stem_channels == len(stem)]
-        if not matches:
-            raise CheckpointError(f"{path}: its stem has {len(stem)} channels, as no variant's ({', '.join(VARIANTS)})")
-        variant = matches[0]
-    renamed = {}
-    for key, value in tensors.items():
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return CheckpointError(f"{path}: damaged or not a checkpoint: {reason}")
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the `module.` of data-parallel training, where every key has it."""
+    if all(key.startswith("module.") for key in tensors):
+        return {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def _own_config(path: Path, config: str) -> DMFConfig:
+    try:
+        return DMFConfig.from_dict(json.loads(config))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _upstream_config(path: Path, tensors: Mapping[str, Tensor]) -> DMFConfig:
+    """The config of a state dict in the released code's layout, known by the width of its stem."""
+    if missing := [key for key in ("stem.conv.weight", "head.fc2.bias") if key not in tensors]:
+        raise CheckpointError(
+            f"{path}: neither this project's layout (no config) nor the released code's (no {', '.join(missing)})"
+        )
+    stem, classes = list(tensors["stem.conv.weight"].shape), tensors["head.fc2.bias"].numel()
+    for known in VARIANTS.values():
+        if stem[:1] == [known.stem_channels]:
+            return replace(known, num_classes=max(classes, 1), grn="spatial")
+    raise CheckpointError(f"{path}: stem.conv.weight is {stem}, as no variant's ({', '.join(VARIANTS)})")
+
+
+def _upstream_entries(state: Mapping[str, Tensor]) -> dict[str, tuple[str, list[int]]]:
+    """For every key here, key and shape in the released code, which anneals the temperature outside the state dict."""
+    entries = {}
+    for key, value in state.items():
         name = key
         for pattern, replacement in UPSTREAM_NAMES:
-            if "kernel_bank" not in replacement or value.ndim == 5:
-                name = re.sub(pattern, replacement, name)
-        renamed[name] = value.flatten(1) if ".kernel_attention.net" in name else value
-        if name.endswith(".kernel_attention.net2.weight"):
-            renamed[name.replace("net2.weight", "temperature")] = torch.tensor(1.0)
-    return replace(VARIANTS[variant], num_classes=len(head), grn="spatial"), renamed
+            name = re.sub(pattern, replacement, name)
+        if not key.endswith(".kernel_attention.temperature"):
+            one_by_one = [1, 1] if ".kernel_attention.net" in key else []  # convolutions there, linear layers here
+            entries[key] = (name, [*value.shape, *one_by_one])
+    return entries
 
 
-def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, list[int]]) -> None:
+    """`wanted` are shapes. Everything wrong is listed, by the file's own keys."""
     faults = []
     if missing := [k for k in wanted if k not in found]:
         faults.append(f"missing {_some(missing)}")
     if surplus := [k for k in found if k not in wanted]:
         faults.append(f"surplus {_some(surplus)}")
-    misshapen = [k for k in wanted if k in found and found[k].shape != wanted[k].shape]
+    misshapen = [k for k in wanted if k in found and list(found[k].shape) != wanted[k]]
     if misshapen:
-        shapes = [f"{k} {list(found[k].shape)} (should be {list(wanted[k].shape)})" for k in misshapen]
+        shapes = [f"{k} {list(found[k].shape)} (should be {wanted[k]})" for k in misshapen]
         faults.append(f"misshapen {_some(shapes)}")
     if broken := [k for k, v in found.items() if v.is_floating_point() and not v.isfinite().all()]:
         faults.append(f"not finite (NaN or infinite) {_some(broken)}")
@@ -140,12 +177,8 @@ def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
         raise CheckpointError(f"{path}: " + "; ".join(faults))
 
 
-def _same_widths(a: DMFConfig, b: DMFConfig) -> bool:
-    """Whether two configs differ in ablations, classes and image size at most."""
-    return all(
-        getattr(a, name) == getattr(b, name)
-        for name in ("stem_channels", "block_hidden", "block_channels", "groups", "end_channels", "token_dim")
-    )
+def _same_variant(a: DMFConfig, b: DMFConfig) -> bool:
+    return all(getattr(a, f.name) == getattr(b, f.name) for f in fields(DMFConfig) if f.name not in FREE_FIELDS)
 
 
 def _some(names: list[str]) -> str:

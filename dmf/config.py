@@ -1,6 +1,7 @@
 """What a Dynamic Mobile-Former is made of: one frozen config, and one table of named variants."""
 
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any, Literal
 
 
@@ -42,6 +43,7 @@ class DMFConfig:
     grn: Literal["channel", "spatial"] = "channel"  # ConvNeXt V2's; "spatial" is the released code's
 
     def __post_init__(self) -> None:
+        self._check_types()
         blocks = len(self.block_hidden)
         for name in ("block_channels", "cross_heads"):
             if len(getattr(self, name)) != blocks:
@@ -66,8 +68,29 @@ class DMFConfig:
         for width in (*widths, *self.block_hidden):
             if width % self.groups:
                 raise ValueError(f"{width} channels can't be split into {self.groups} groups")
-        if min(self.num_kernels, self.num_classes, self.num_tokens) < 1:
-            raise ValueError("num_kernels, num_classes and num_tokens must be at least 1")
+        if list(self.downsample) != sorted({i for i in self.downsample if i < blocks}):
+            raise ValueError(f"downsample is {self.downsample}; it must name increasing indices of the {blocks} blocks")
+
+    def _check_types(self) -> None:
+        """Of every number: a config may come from a file."""
+        for name, kind in ((f.name, f.type) for f in fields(self)):
+            value = getattr(self, name)
+            least = 0 if name == "downsample" else 1
+            if kind is int and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} is {value!r}; it must be a positive whole number")
+            if kind == tuple[int, ...] and not (
+                isinstance(value, tuple) and value and all(type(v) is int and v >= least for v in value)
+            ):
+                raise ValueError(f"{name} is {value!r}; it must be a tuple of whole numbers, each at least {least}")
+            if kind is bool and type(value) is not bool:
+                raise ValueError(f"{name} is {value!r}; it must be True or False")
+            if kind is float and (type(value) not in (int, float) or not isfinite(value)):
+                raise ValueError(f"{name} is {value!r}; it must be a finite number")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.ffn_expansion * min(self.block_channels) < 1:
+            raise ValueError(f"ffn_expansion is {self.ffn_expansion}; it leaves no channel in the FFN")
 
     @property
     def stride(self) -> int:
@@ -86,11 +109,14 @@ class DMFConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DMFConfig":
         """The inverse of `to_dict`. Raises `ValueError` for an unknown or missing field."""
+        if not isinstance(values, dict):
+            raise ValueError(f"a config is an object of named fields, not {values!r}")
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown config field(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**plain)
         except TypeError as error:
             raise ValueError(f"incomplete config: {error}") from error
 

@@ -13,7 +13,7 @@ from dmf.dynamic_conv import DynamicConv2d, KernelAttention
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, a sample's branch is dropped with this probability, or scaled up to keep the mean."""
+    """Stochastic depth: in training a sample's branch is dropped with this probability, or scaled up."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -29,8 +29,8 @@ class DropPath(nn.Module):
 class GRN(nn.Module):
     """Global response normalisation (ConvNeXt V2): x + gamma * x * N / mean(N) + beta, N the spatial L2 norm.
 
-    `over` says what the mean is taken over: "channel" as ConvNeXt V2 has it, or "spatial" as the released DMF code does,
-    which takes it over an axis of length 1, so that the ratio is N / (N + 1e-6).
+    `over` says what the mean is taken over: "channel" as in ConvNeXt V2, or "spatial" as in the released code, which
+    takes it over an axis of length 1, so that the ratio is N / (N + 1e-6).
     """
 
     def __init__(self, channels: int, over: str) -> None:
@@ -275,15 +275,17 @@ class DMF(nn.Module):
         return features, tokens
 
     def set_temperature(self, temperature: float) -> None:
-        """Of every kernel attention (section 3.3: annealed to 1 in the early epochs). Raises `ValueError` unless positive."""
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}; it must be positive")
+        """Of every kernel attention, positive (section 3.3: annealed to 1 in the early epochs). Raises `ValueError`."""
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature is {temperature}; it must be positive and finite")
         for module in self.modules():
             if isinstance(module, KernelAttention):
                 module.temperature.fill_(temperature)
 
 
-def dynamic_conv(config: DMFConfig, in_channels: int, out_channels: int, kernel_size: int, groups: int) -> DynamicConv2d:
+def dynamic_conv(
+    config: DMFConfig, in_channels: int, out_channels: int, kernel_size: int, groups: int
+) -> DynamicConv2d:
     return DynamicConv2d(
         in_channels,
         out_channels,

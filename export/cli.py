@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -44,7 +45,12 @@ def build_parser() -> commandline.ArgumentParser:
     add("--model", choices=list(dmf.VARIANTS), default="dmf_xxs", help="default: dmf_xxs")
     add("--checkpoint", metavar="FILE", help="this project's or the released code's layout; without it, seeded weights")
     add("--seed", type=commandline.whole_number(0), default=0, metavar="N", help="of seeded weights (default: 0)")
-    add("--image-size", type=commandline.whole_number(1), metavar="PX", help="side of the square input (default: the model's)")
+    add(
+        "--image-size",
+        type=commandline.whole_number(1),
+        metavar="PX",
+        help="side of the square input (default: the model's)",
+    )
     add("--out", default="build", metavar="DIR", help="where packages go (default: build)")
     add("--overwrite", action="store_true", help="replace packages that exist")
     add("--target", choices=list(target.TARGETS), help="what will run the artifact; picks the lowering")
@@ -98,7 +104,7 @@ def _export(argv: Sequence[str] | None) -> int:
 def load_model(name: str, checkpoint: str | None, seed: int, image_size: int | None) -> tuple[dmf.DMF, Origin]:
     """The model to export, and where its weights came from. Raises `UsageError`."""
     try:
-        changes = {} if image_size is None else {"image_size": image_size}
+        changes: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
         if checkpoint is None:
             return dmf.seed_weights(dmf.create_model(name, **changes), seed), Origin(seed=seed)
         model = dmf.load_checkpoint(checkpoint, name)

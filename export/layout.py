@@ -201,9 +201,7 @@ def _normalize(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
     return centred * (centred * centred).mean(axes, keepdim=True).add(eps).rsqrt()
 
 
-def _starts_and_ends(
-    side: int, kernel_size: int, stride: int, padding: int, dilation: int
-) -> list[tuple[int, int]]:
+def _starts_and_ends(side: int, kernel_size: int, stride: int, padding: int, dilation: int) -> list[tuple[int, int]]:
     """Where each tap's strided slice of one padded side begins and ends."""
     outputs = (side + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1
     return [(t * dilation, t * dilation + (outputs - 1) * stride + 1) for t in range(kernel_size)]

@@ -17,13 +17,13 @@ from export import provenance
 from export.captured import captured
 from export.convert import CONVERTERS, FORMATS, Converter
 from export.convert.options import Options
-from export.layout import NCHW, NHWC
+from export.layout import NCHW, NHWC, Layout
 from export.lowering import Lowering, lower
 from export.reparameterize import reparameterize
 from export.static import StaticDMF
 from export.target import DEFAULT_TARGETS, TARGETS, Target
 from export.verify.artifact import open_artifact
-from export.verify.inputs import MEAN, STD, Inputs, normalize, verification_inputs
+from export.verify.inputs import MEAN, STD, normalize, verification_inputs
 from export.verify.parity import TOLERANCES, Verdict, verify
 from export.verify.reference import Reference, compute_reference, without_bank
 from runtime.commandline import Progress, nearest
@@ -126,7 +126,8 @@ def make_plan(
         form = replace(form, depthwise=via.depthwise[0], reason=f"{via.name} can't convert a computed filter")
     if form.pointwise not in via.pointwise or form.depthwise not in via.depthwise:
         raise UsageError(
-            f"{via.name} can't convert the lowering {form}; it takes {'|'.join(via.pointwise)}/{'|'.join(via.depthwise)}"
+            f"{via.name} can't convert the lowering {form}; it takes "
+            f"{'|'.join(via.pointwise)} / {'|'.join(via.depthwise)}"
         )
     _one_of("precision", precision, tuple(TOLERANCES))
     if precision != "fp32" and format != "coreml":
@@ -136,6 +137,8 @@ def make_plan(
     if batch == -1 and not form.any_batch:
         raise UsageError(f"the lowering {form} unrolls the batch; for a dynamic one use matmul/taps or matmul/bank")
     layout = _one_of("input layout", input_layout or via.input_layout.name, ("NCHW", "NHWC"))
+    if not via.any_input and (batch, layout) != (1, via.input_layout.name):
+        raise UsageError(f"{via.name} takes batch 1 and {via.input_layout.name} only, not batch {batch} and {layout}")
     if image_input and (format != "coreml" or batch != 1 or layout != "NCHW"):
         raise UsageError("an image input exists for coreml with batch 1 and NCHW only")
     if labels is not None and len(labels) != model.config.num_classes:
@@ -148,7 +151,9 @@ def make_plan(
 
 def variant_name(model: DMF) -> str:
     """The variant that this model is, whatever its ablations, classes and image size; "custom" for none."""
-    changes = {name: getattr(model.config, name) for name in ("num_classes", "image_size", "grn", "routing", "bank_init")}
+    changes = {
+        name: getattr(model.config, name) for name in ("num_classes", "image_size", "grn", "routing", "bank_init")
+    }
     changes |= {name: getattr(model.config, name) for name in ("num_kernels", "token_input", "residual_kernel")}
     return next((name for name, config in VARIANTS.items() if replace(config, **changes) == model.config), "custom")
 
@@ -179,11 +184,13 @@ def prepare(model: DMF, origin: Origin, progress: Progress = SILENT) -> Prepared
 
 @torch.no_grad()
 def check_folds(graph: StaticDMF, reference: Reference) -> None:
-    """The static graph, of float64, against the reference, two samples at once. `ParityError` beyond `FOLD_TOLERANCE`."""
+    """The static graph, of float64, against the reference, two samples at once. Raises `ParityError`."""
     logits = torch.cat([graph(pair) for pair in normalize(reference.inputs.images).double().split(2)]).numpy()
     error = np.abs(logits - reference.logits).max() / np.abs(reference.logits).max()
     if not error <= FOLD_TOLERANCE:
-        raise ParityError(f"the reparameterised graph is {error:.2g} (relative) from the model; at most {FOLD_TOLERANCE}")
+        raise ParityError(
+            f"the reparameterised graph is {error:.2g} (relative) from the model; at most {FOLD_TOLERANCE}"
+        )
 
 
 def export(
@@ -267,7 +274,7 @@ def input_spec(plan: Plan, size: int) -> InputSpec:
 
 def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, out: Path) -> None:
     """Write the artifact. `ConverterError` names the log of a converter that failed."""
-    layouts = {"NCHW": NCHW(), "NHWC": NHWC()}
+    layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
     graph = lower(prepared.graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
     batch = 2 if plan.batch == -1 else plan.batch  # of a dynamic batch, an example that can't pass for a constant 1
     example = torch.zeros(batch, *spec.shape[1:])
@@ -298,7 +305,9 @@ def _converter_error(plan: Plan, error: Exception, artifact: Path, log: Path, ou
         file.write(f"\n{type(error).__name__}: {error}\n")
     kept = keep_rejected(out / "rejected" / plan.name, log)
     reason = (str(error).strip().splitlines() or [""])[0][:200]
-    return ConverterError(f"{plan.converter.name} failed: {type(error).__name__}: {reason}; its log is {kept / log.name}")
+    return ConverterError(
+        f"{plan.converter.name} failed: {type(error).__name__}: {reason}; its log is {kept / log.name}"
+    )
 
 
 def prove(plan: Plan, spec: InputSpec, artifact: Path, reference: Reference) -> Verdict:

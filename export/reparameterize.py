@@ -37,7 +37,11 @@ def reparameterize(model: DMF) -> static.StaticDMF:
     blocks = []
     for i, block in enumerate(source.blocks):
         assert isinstance(block, eager.DMFBlock)
-        cross = fold_cross(block.mobile2former, source.tokens[0]) if i else fold_first_cross(block.mobile2former, source.tokens[0])
+        cross = (
+            fold_cross(block.mobile2former, source.tokens[0])
+            if i
+            else fold_first_cross(block.mobile2former, source.tokens[0])
+        )
         blocks.append(fold_block(block, cross, source.config.num_tokens))
     graph = static.StaticDMF(
         stem=nn.ModuleList(stem),
@@ -74,11 +78,11 @@ def fold_affine(linear: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
 def fold_dynamic(conv: DynamicConv2d, bn: nn.BatchNorm2d) -> static.DynamicConv:
     scale, shift = bn_scale_and_shift(bn)
     rows = scale[:, None, None, None]
-    residual = conv.agnostic_kernel is not None
+    agnostic = conv.agnostic_kernel
     return static.DynamicConv(
         fold_routing(conv.kernel_attention),
-        bank=conv.kernel_bank * rows * (BANK_SCALE if residual else 1),
-        agnostic=conv.agnostic_kernel * rows if residual else torch.zeros_like(conv.kernel_bank[0]),
+        bank=conv.kernel_bank * rows * (1 if agnostic is None else BANK_SCALE),
+        agnostic=torch.zeros_like(conv.kernel_bank[0]) if agnostic is None else agnostic * rows,
         bias=shift,
         geometry=static.Geometry(conv.stride, conv.padding, conv.dilation, conv.groups),
     )

@@ -138,7 +138,9 @@ class CrossAttention(LaidOut):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor, q: nn.Linear, fc: nn.Linear, heads: Heads, num_tokens: int) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, q: nn.Linear, fc: nn.Linear, heads: Heads, num_tokens: int
+    ) -> None:
         super().__init__()
         self.hold(weight=weight, bias=bias)
         self.q, self.fc, self.heads, self.num_tokens = q, fc, heads, num_tokens
@@ -151,7 +153,7 @@ class CrossAttention(LaidOut):
 
 
 class FirstCrossAttention(LaidOut):
-    """mobile2former of the first block, whose normalised tokens (M, D) and spread queries (1, h * M, C) are constants."""
+    """mobile2former of the first block: normalised tokens (M, D) and spread queries (1, h * M, C) are constants."""
 
     tokens: Tensor
     queries: Tensor
@@ -243,7 +245,7 @@ class Block(nn.Module):
 
 
 class StaticDMF(LaidOut):
-    """Images -> logits (B, classes). Images lie as `input_layout` says, which may differ from the graph's own layout."""
+    """Images -> logits (B, classes). Images lie as `input_layout` says, which may differ from the graph's layout."""
 
     input_layout: Layout = LAYOUT
 

@@ -27,7 +27,11 @@ TARGETS: dict[str, Target] = {
         Target(
             "litert-cpu",
             "tflite",
-            Lowering("matmul", "conv", "XNNPACK takes batched matrix products; TFLite's own depthwise kernel is faster than taps"),
+            Lowering(
+                "matmul",
+                "conv",
+                "XNNPACK takes batched matrix products; TFLite's own depthwise kernel is faster than taps",
+            ),
         ),
         Target(
             "litert-gpu",

@@ -27,12 +27,8 @@ def build_parser() -> commandline.ArgumentParser:
         epilog=EPILOG,
     )
     parser.add_argument("packages", nargs="+", metavar="PACKAGE", help="a folder dmf-export wrote")
-    parser.add_argument(
-        "--on", choices=DEVICES, default="host", help="where to measure (default: host)"
-    )
-    parser.add_argument(
-        "--threads", type=commandline.whole_number(1), default=1, metavar="N", help="default: 1"
-    )
+    parser.add_argument("--on", choices=DEVICES, default="host", help="where to measure (default: host)")
+    parser.add_argument("--threads", type=commandline.whole_number(1), default=1, metavar="N", help="default: 1")
     parser.add_argument(
         "--warmup",
         type=commandline.whole_number(0),

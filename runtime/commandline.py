@@ -67,9 +67,7 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def run(
-    prog: str, command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None
-) -> int:
+def run(prog: str, command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Run ``command(argv)`` and return its exit code.
 
     What ends it early becomes one line on stderr.

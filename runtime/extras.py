@@ -16,6 +16,4 @@ def require(module: str, *, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise UsageError(
-            f"cannot import {module} ({error}): pip install '{DISTRIBUTION}[{extra}]'"
-        ) from error
+        raise UsageError(f"cannot import {module} ({error}): pip install '{DISTRIBUTION}[{extra}]'") from error

@@ -34,17 +34,11 @@ class Golden:
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
-            raise ValueError(
-                f"images must be uint8 (N, H, W, 3), not {self.images.dtype} {self.images.shape}"
-            )
+            raise ValueError(f"images must be uint8 (N, H, W, 3), not {self.images.dtype} {self.images.shape}")
         if self.logits.dtype != np.float64 or self.logits.ndim != 2:
-            raise ValueError(
-                f"logits must be float64 (N, classes), not {self.logits.dtype} {self.logits.shape}"
-            )
+            raise ValueError(f"logits must be float64 (N, classes), not {self.logits.dtype} {self.logits.shape}")
         if self.frozen_logits is not None and self.frozen_logits.shape != self.logits.shape:
-            raise ValueError(
-                f"frozen_logits are {self.frozen_logits.shape}, logits {self.logits.shape}"
-            )
+            raise ValueError(f"frozen_logits are {self.frozen_logits.shape}, logits {self.logits.shape}")
         if not len(self.images) == len(self.logits) == len(self.names) > 0:
             raise ValueError(
                 f"{len(self.images)} images, {len(self.logits)} rows of logits and "

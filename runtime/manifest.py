@@ -228,9 +228,7 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise UsageError(f"{folder}: no such folder; give a package that dmf-export wrote")
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise UsageError(
-            f"{folder}: no {MANIFEST_NAME} in it; give a package that dmf-export wrote"
-        )
+        raise UsageError(f"{folder}: no {MANIFEST_NAME} in it; give a package that dmf-export wrote")
     return documents.from_json(Manifest, documents.read_json(path, SCHEMA))
 
 
@@ -273,9 +271,7 @@ def check_files(folder: Path | str, manifest: Manifest) -> None:
         if name in present and _sha256(folder / name) != file.sha256
     ]
     if changes:
-        raise UsageError(
-            f"{folder}: not as its manifest lists it: {'; '.join(changes)}; export it again"
-        )
+        raise UsageError(f"{folder}: not as its manifest lists it: {'; '.join(changes)}; export it again")
 
 
 def _file_names(folder: Path) -> Sequence[str]:

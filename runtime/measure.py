@@ -169,8 +169,7 @@ def compare(
     blocks = [min(block, repeats - start) for start in range(0, repeats, block)]
     with ExitStack() as stack:
         first, second = (
-            stack.enter_context(_Bench(each, on, threads, warmup, timeout_s))
-            for each in (package, against)
+            stack.enter_context(_Bench(each, on, threads, warmup, timeout_s)) for each in (package, against)
         )
         round_ratios = []
         for index, count in enumerate(blocks):
@@ -226,9 +225,7 @@ def bench_input(package: Package) -> tuple[NDArray[np.float32], str]:
 class _Bench:
     """A package in its worker, opened and warmed up, and the samples taken of it so far."""
 
-    def __init__(
-        self, package: Package, on: str, threads: int, warmup: int, timeout_s: float
-    ) -> None:
+    def __init__(self, package: Package, on: str, threads: int, warmup: int, timeout_s: float) -> None:
         self._package, self._on, self._threads, self._warmup = package, on, threads, warmup
         self._timeout_s = timeout_s
         self._samples_ms: list[float] = []
@@ -239,9 +236,7 @@ class _Bench:
         manifest = self._package.manifest
         with ExitStack() as stack:
             self._worker = stack.enter_context(Worker(manifest.name, timeout_s=self._timeout_s))
-            self._opened = self._worker.open(
-                manifest.format, self._package.artifact, x, self._threads
-            )
+            self._opened = self._worker.open(manifest.format, self._package.artifact, x, self._threads)
             self._worker.invoke(self._warmup)
             self._stack = stack.pop_all()
         return self

@@ -49,8 +49,7 @@ def to_input(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*spec.crop, 3):
         height, width = spec.crop
         raise UsageError(
-            f"images are {images.dtype} {images.shape}, "
-            f"input {spec.name!r} takes uint8 (N, {height}, {width}, 3)"
+            f"images are {images.dtype} {images.shape}, input {spec.name!r} takes uint8 (N, {height}, {width}, 3)"
         )
     x = images.astype(np.float32)
     if not spec.normalisation_in_graph:

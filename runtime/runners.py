@@ -213,9 +213,7 @@ def open_runner(format: str, artifact: Path | str, threads: int = 1) -> Runner:
     return _RUNNERS[format](artifact, threads)
 
 
-def run_named(
-    runner: Runner, outputs: Sequence[OutputSpec], x: NDArray[np.float32]
-) -> dict[str, Array]:
+def run_named(runner: Runner, outputs: Sequence[OutputSpec], x: NDArray[np.float32]) -> dict[str, Array]:
     """Run, and return the outputs under the manifest's names and in its order.
 
     Matched by name where the artifact's names are the manifest's, by position where a converter
@@ -224,9 +222,7 @@ def run_named(
     names = [output.name for output in outputs]
     arrays = runner.run(x)
     if len(arrays) != len(names):
-        raise RunnerError(
-            f"the artifact returns {len(arrays)} outputs, the manifest lists {len(names)}"
-        )
+        raise RunnerError(f"the artifact returns {len(arrays)} outputs, the manifest lists {len(names)}")
     own_names = runner.output_names if set(runner.output_names) == set(names) else names
     by_name = dict(zip(own_names, arrays, strict=True))
     return {name: by_name[name] for name in names}

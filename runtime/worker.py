@@ -71,9 +71,7 @@ class Worker:
         """The process's id."""
         return self._process.pid
 
-    def open(
-        self, format: str, artifact: Path, x: NDArray[np.float32], threads: int
-    ) -> dict[str, Any]:
+    def open(self, format: str, artifact: Path, x: NDArray[np.float32], threads: int) -> dict[str, Any]:
         """Open the artifact.
 
         ``x`` is what ``invoke`` will run. Returns the runtime, the load time and the memory.

@@ -32,6 +32,7 @@ class Converter:
     input_layout: Layout  # of the artifact's input, unless another is asked for
     pointwise: tuple[str, ...] = tuple(POINTWISE)
     depthwise: tuple[str, ...] = tuple(DEPTHWISE)
+    any_input: bool = True  # False: batch 1 and its own layout only
 
     def check_installed(self) -> None:
         """`UsageError` that says what to install."""
@@ -89,6 +90,7 @@ CONVERTERS: dict[str, Converter] = {
             NHWC(),
             pointwise=("matmul", "twin"),
             depthwise=("taps", "bank", "twin"),
+            any_input=False,
         ),
     )
 }

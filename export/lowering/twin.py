@@ -1,4 +1,4 @@
-"""The static twin: the agnostic kernel alone, a constant. Not the model; the floor that its latency is compared with."""
+"""The static twin: the agnostic kernel alone, a constant. Not the model, but the floor for its latency."""
 
 from torch import Tensor
 

@@ -59,10 +59,10 @@ class MilInterpreter:
     """A saved ML program, ready to run: `MilInterpreter(package).run({"image": array})`."""
 
     def __init__(self, package: Path, compute: Compute = "float32") -> None:
-        from coremltools.converters.mil.frontend.milproto.load import (  # type: ignore[import-untyped] # no stubs
+        from coremltools.converters.mil.frontend.milproto.load import (
             load,
         )
-        from coremltools.models.utils import load_spec  # type: ignore[import-untyped] # no stubs
+        from coremltools.models.utils import load_spec
 
         if not package.is_dir():
             raise FileNotFoundError(f"no Core ML package at {package}")
@@ -98,8 +98,7 @@ class MilInterpreter:
             if feature.type.WhichOneof("Type") == "imageType"
         }
         self.inputs: tuple[MilInput, ...] = tuple(
-            MilInput(name, _shape(var), _declared(var), color_spaces.get(name))
-            for name, var in self._inputs.items()
+            MilInput(name, _shape(var), _declared(var), color_spaces.get(name)) for name, var in self._inputs.items()
         )
         self.outputs: tuple[str, ...] = tuple(var.name for var in self._outputs)
         self.classes: tuple[str | int, ...] | None = next(
@@ -118,9 +117,7 @@ class MilInterpreter:
             for name, var in self._inputs.items():
                 values[var] = self._rounded(torch.from_numpy(np.array(inputs[name])), var)
             for op in self._operations:
-                arguments = {
-                    name: _lookup(values, getattr(op, name)) for name in op.input_spec.input_types
-                }
+                arguments = {name: _lookup(values, getattr(op, name)) for name in op.input_spec.input_types}
                 result = _OPS[op.op_type](**arguments)
                 results = result if isinstance(result, tuple) else (result,)
                 for var, value in zip(op.outputs, results, strict=True):
@@ -219,7 +216,7 @@ def _constant_value(op: Any) -> Any:
 
 def _declared(var: Any) -> str:
     """The element type that the program declares: "fp16", "fp32", "int32", "bool", "str", "dict"."""
-    from coremltools.converters.mil.mil import types  # type: ignore[import-untyped] # no stubs
+    from coremltools.converters.mil.mil import types
 
     if types.is_dict(var.sym_type):
         return "dict"
@@ -403,9 +400,7 @@ def _affine(x: Tensor, gamma: Tensor | None, beta: Tensor | None, axes: list[int
     return scaled if beta is None else scaled + _along(beta, x, axes)
 
 
-def _layer_norm(
-    x: Tensor, axes: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: Tensor
-) -> Tensor:
+def _layer_norm(x: Tensor, axes: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: Tensor) -> Tensor:
     over = _positive(axes, x.ndim)
     return _affine(_normalized(x, over, epsilon), gamma, beta, over)
 
@@ -458,9 +453,7 @@ def _concat(values: list[Tensor], axis: Tensor, interleave: Tensor) -> Tensor:
     return torch.cat(values, along)
 
 
-def _split(
-    x: Tensor, num_splits: Tensor | None, split_sizes: Tensor | None, axis: Tensor
-) -> tuple[Tensor, ...]:
+def _split(x: Tensor, num_splits: Tensor | None, split_sizes: Tensor | None, axis: Tensor) -> tuple[Tensor, ...]:
     along = int(axis)
     if split_sizes is not None:
         return torch.split_with_sizes(x, split_sizes.tolist(), along)
@@ -523,9 +516,7 @@ def _gather(
     return _take(x, indices, int(axis) % x.ndim, 0 if batch_dims is None else int(batch_dims))
 
 
-def _gather_along_axis(
-    x: Tensor, indices: Tensor, axis: Tensor, validate_indices: Tensor | None = None
-) -> Tensor:
+def _gather_along_axis(x: Tensor, indices: Tensor, axis: Tensor, validate_indices: Tensor | None = None) -> Tensor:
     return x.gather(int(axis), _from_front(indices, x.shape[int(axis)]))
 
 
@@ -543,9 +534,7 @@ def _band_part(x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def _arg(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def function(
-        x: Tensor, axis: Tensor, keep_dims: Tensor, output_dtype: str | None = None
-    ) -> Tensor:
+    def function(x: Tensor, axis: Tensor, keep_dims: Tensor, output_dtype: str | None = None) -> Tensor:
         return reduce(x, int(axis), bool(keep_dims))  # the declared type says output_dtype
 
     return function

@@ -10,7 +10,7 @@ from runtime.manifest import Package
 
 
 def verify_package(package: Package) -> Verdict:
-    """Judge the artifact by the golden vectors and the yardstick in the manifest. Raises `UsageError`, `RunnerError`."""
+    """Judge the artifact by its golden vectors and the manifest's yardstick. Raises `UsageError`, `RunnerError`."""
     manifest = package.manifest
     if package.golden is None:
         raise UsageError(f"{package.path} has no golden vectors; export it again")

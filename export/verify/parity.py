@@ -98,7 +98,7 @@ def gate(output: OutputParity) -> list[str]:
     failures = []
     if not output.max_abs_error <= output.budget_max_abs_error:
         failures.append(
-            f"{output.name}: largest error {output.max_abs_error:.3g} exceeds the budget {output.budget_max_abs_error:.3g}"
+            f"{output.name}: error {output.max_abs_error:.3g} exceeds the budget {output.budget_max_abs_error:.3g}"
         )
     if output.top1_agreement != 1:
         failures.append(f"{output.name}: another top-1 class although the margin exceeds the error")
@@ -106,7 +106,7 @@ def gate(output: OutputParity) -> list[str]:
 
 
 def routing_follows_input(logits: Logits, reference: Reference, budget: float) -> bool | None:
-    """Whether the artifact is nearer to the reference than to the reference with its routing frozen at the first sample.
+    """Whether the artifact is nearer to the reference than to one whose routing is frozen at the first sample.
 
     None where the two can't be told apart: a bank of zeros, a static twin, routing that ignores its input.
     """

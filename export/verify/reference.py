@@ -51,10 +51,10 @@ def _one_by_one(model: DMF, x: Tensor) -> Logits:
 def _freeze(model: DMF, x: Tensor) -> DMF:
     """`model` itself, from now on routing whatever it sees as it routes `x`."""
 
+    held: dict[nn.Module, Tensor] = {}
+
     def hold(module: nn.Module, inputs: tuple[Tensor, ...], pi: Tensor) -> Tensor:
-        if not hasattr(module, "held"):
-            module.held = pi
-        return module.held  # type: ignore[no-any-return]  # an attribute set on this line's left
+        return held.setdefault(module, pi)
 
     for module in model.modules():
         if isinstance(module, KernelAttention):

@@ -111,9 +111,7 @@ def applied(layer: nn.Module, x: Tensor) -> Any:
     return layer(x)
 
 
-def through(
-    name: str, shape: tuple[int, ...], layer: Callable[[], nn.Module], ops: str = ""
-) -> TorchCase:
+def through(name: str, shape: tuple[int, ...], layer: Callable[[], nn.Module], ops: str = "") -> TorchCase:
     return torch_case(name, (shape,), applied, layer, ops=ops)
 
 
@@ -150,9 +148,7 @@ TORCH_CASES = [
     torch_case(
         "conv, computed weight per sample",
         ((2, 8, 12, 10), (2, 8, 1, 3, 3)),
-        lambda x, w: F.conv2d(
-            x.reshape(1, 16, 12, 10), w.reshape(16, 1, 3, 3), None, 2, 1, 1, 16
-        ).reshape(2, 8, 6, 5),
+        lambda x, w: F.conv2d(x.reshape(1, 16, 12, 10), w.reshape(16, 1, 3, 3), None, 2, 1, 1, 16).reshape(2, 8, 6, 5),
     ),
     through("linear", TOKENS, lambda: nn.Linear(16, 5), "linear"),
     through("linear, no bias", (2, 16), lambda: nn.Linear(16, 5, bias=False)),
@@ -223,9 +219,7 @@ def test_converted_module_equals_pytorch(case: TorchCase, precision: str, tmp_pa
     with torch.no_grad():
         expected = module.double()(*(x.double() for x in inputs))
     assert case.ops <= set(interpreter.op_types)
-    for actual, reference in zip(
-        results, expected if isinstance(expected, tuple) else [expected], strict=True
-    ):
+    for actual, reference in zip(results, expected if isinstance(expected, tuple) else [expected], strict=True):
         assert actual.dtype == {"fp32": np.float32, "fp16": np.float16}[precision]
         assert relative_error(actual, reference.numpy()) < TOLERANCE[precision]
 
@@ -312,9 +306,7 @@ def conv_same(x: Array, pad_type: str) -> Array:
     height, width = x.shape[2:]
     return np.asarray(
         sum(
-            np.einsum(
-                "oc,bchw->bohw", KERNEL[:, :, i, j], padded[:, :, i : i + height, j : j + width]
-            )
+            np.einsum("oc,bchw->bohw", KERNEL[:, :, i, j], padded[:, :, i : i + height, j : j + width])
             for i in range(2)
             for j in range(2)
         )
@@ -606,9 +598,7 @@ MIL_CASES = [
     unary("split", lambda x: np.split(x, 2, 2), num_splits=2, axis=2),
     unary("split", lambda x: np.split(x, [1, 4], -1), split_sizes=[1, 3, 1], axis=-1),
     MilCase("squeeze", lambda mb, x: mb.squeeze(x=x), np.squeeze, ((2, 1, 3, 1),)),
-    MilCase(
-        "squeeze", lambda mb, x: mb.squeeze(x=x, axes=[-1]), lambda x: x[..., 0], ((2, 1, 3, 1),)
-    ),
+    MilCase("squeeze", lambda mb, x: mb.squeeze(x=x, axes=[-1]), lambda x: x[..., 0], ((2, 1, 3, 1),)),
     MilCase(
         "stack",
         lambda mb, x, y: mb.stack(values=(x, y), axis=-1),
@@ -653,9 +643,7 @@ def test_op_equals_its_definition(case: MilCase, tmp_path: Path) -> None:
 
     expected = case.reference(*(x.astype(np.float64) for x in inputs))
     assert case.op in interpreter.op_types
-    for actual, reference in zip(
-        results, expected if isinstance(expected, list) else [expected], strict=True
-    ):
+    for actual, reference in zip(results, expected if isinstance(expected, list) else [expected], strict=True):
         assert relative_error(actual, np.asarray(reference)) < TOLERANCE["fp32"]
 
 
@@ -721,9 +709,7 @@ def test_scale_and_bias_of_an_image_are_seen(tmp_path: Path) -> None:
     [(lambda w: w, False), (lambda w: w[::-1], True), (lambda w: w * np.float32(1.01), True)],
     ids=["untouched", "permuted", "scaled"],
 )
-def test_damaged_weights_are_seen(
-    damage: Callable[[Array], Array], found: bool, tmp_path: Path
-) -> None:
+def test_damaged_weights_are_seen(damage: Callable[[Array], Array], found: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(16, 32), torch.randn(2, 16)
     package = saved(convert(layer, (x,), "fp32"), tmp_path)
@@ -807,9 +793,7 @@ def test_wrong_inputs_are_refused(inputs: dict[str, Array], message: str, tmp_pa
             "iOS17",
             lambda cto, m: cto.palettize_weights(
                 m,
-                cto.OptimizationConfig(
-                    cto.OpPalettizerConfig(mode="uniform", nbits=8, weight_threshold=0)
-                ),
+                cto.OptimizationConfig(cto.OpPalettizerConfig(mode="uniform", nbits=8, weight_threshold=0)),
             ),
             1e-2,
         ),
@@ -818,9 +802,7 @@ def test_wrong_inputs_are_refused(inputs: dict[str, Array], message: str, tmp_pa
             "iOS17",
             lambda cto, m: cto.prune_weights(
                 m,
-                cto.OptimizationConfig(
-                    cto.OpMagnitudePrunerConfig(target_sparsity=0.5, weight_threshold=0)
-                ),
+                cto.OptimizationConfig(cto.OpMagnitudePrunerConfig(target_sparsity=0.5, weight_threshold=0)),
             ),
             TOLERANCE["fp32"],  # the weights that are dropped were zero
         ),

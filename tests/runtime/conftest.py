@@ -96,9 +96,7 @@ def write_onnx(path: Path, *, extra_work: int = 0) -> None:
             helper.make_node("Mul", ["mean", "square"], ["chain0"]),
         ]
         for index in range(extra_work):
-            nodes.append(
-                helper.make_node("MatMul", [f"chain{index}", "square"], [f"chain{index + 1}"])
-            )
+            nodes.append(helper.make_node("MatMul", [f"chain{index}", "square"], [f"chain{index + 1}"]))
         nodes += [
             helper.make_node("MatMul", [f"chain{extra_work}", "zeros"], ["nothing"]),
             helper.make_node("ReduceMean", ["nothing", "axes"], ["none"], keepdims=1),

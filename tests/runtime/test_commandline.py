@@ -57,13 +57,8 @@ def test_success_returns_the_commands_code():
 
 
 def test_a_closed_pipe_is_silent():
-    code = (
-        "import sys, runtime.commandline as c\n"
-        "sys.exit(c.run('prog', lambda argv: print('line\\n' * 100000) or 0))"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    code = "import sys, runtime.commandline as c\nsys.exit(c.run('prog', lambda argv: print('line\\n' * 100000) or 0))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""

@@ -186,9 +186,7 @@ def test_a_folder_artifact_is_all_of_its_files(own_package, rehash):
     roles = {file.path: (file.role, file.size_bytes) for file in hash_files(folder)}
     assert roles["model.mlpackage/Data/weight.bin"] == ("artifact", 10)
     assert roles["golden.safetensors"][0] == "golden"
-    manifest = dataclasses.replace(
-        own_package.manifest, format="coreml", artifact="model.mlpackage"
-    )
+    manifest = dataclasses.replace(own_package.manifest, format="coreml", artifact="model.mlpackage")
     package = rehash(folder, manifest)
     assert package.artifact.is_dir()
     before = package.artifact_sha256

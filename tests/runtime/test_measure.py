@@ -81,9 +81,7 @@ def test_the_input_is_golden_image_0_else_seeded_noise(own_package, golden_image
 def test_compare_tells_heavy_from_light(onnx_package, heavy_package):
     heavier = compare(heavy_package, onnx_package, warmup=2, repeats=12, block=5)
     assert heavier.latency_ratio > 1.5
-    assert (
-        compare(onnx_package, heavy_package, warmup=2, repeats=12, block=5).latency_ratio < 1 / 1.5
-    )
+    assert compare(onnx_package, heavy_package, warmup=2, repeats=12, block=5).latency_ratio < 1 / 1.5
     assert len(heavier.round_ratios) == 3  # blocks of 5, 5 and 2
     assert len(heavier.package.samples_ms) == len(heavier.against.samples_ms) == 12
     assert heavier.latency_ratio == heavier.package.p50_ms / heavier.against.p50_ms
@@ -175,7 +173,7 @@ def test_an_interrupt_kills_the_worker(heavy_package):
     # A background job starts with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), opened(heavy_package) as worker:
+        with pytest.raises(KeyboardInterrupt), opened(heavy_package) as worker:  # noqa: PT012 (started inside)
             alarm = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
             alarm.start()
             start = time.monotonic()

@@ -41,9 +41,7 @@ def test_load_image_crops_the_centre(tmp_path, input_spec):
     """At the size the spec resizes to, no pixel is interpolated."""
     pixels = np.random.default_rng(0).integers(0, 256, (10, 14, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    np.testing.assert_array_equal(
-        load_image(tmp_path / "wide.png", input_spec()), pixels[1:9, 3:11]
-    )
+    np.testing.assert_array_equal(load_image(tmp_path / "wide.png", input_spec()), pixels[1:9, 3:11])
     Image.fromarray(pixels.transpose(1, 0, 2)).save(tmp_path / "tall.png")
     tall = load_image(tmp_path / "tall.png", input_spec())
     np.testing.assert_array_equal(tall, pixels.transpose(1, 0, 2)[3:11, 1:9])

@@ -49,12 +49,7 @@ def test_tflite_equals_numpy_and_is_delegated(tflite_package, golden_images, exp
 def test_the_threads_reach_the_runtime(onnx_package, tflite_package, monkeypatch):
     import ai_edge_litert.interpreter
 
-    assert (
-        open_runner("onnx", onnx_package.artifact, 2)
-        ._session.get_session_options()
-        .intra_op_num_threads
-        == 2
-    )
+    assert open_runner("onnx", onnx_package.artifact, 2)._session.get_session_options().intra_op_num_threads == 2
     given = []
     real = ai_edge_litert.interpreter.Interpreter
 
@@ -85,9 +80,7 @@ def test_a_batch_the_artifact_does_not_take_is_refused(tflite_package, onnx_pack
         open_runner("onnx", onnx_package.artifact).run(x)  # NHWC
 
 
-def test_named_outputs_by_name_then_by_position(
-    onnx_package, tflite_package, golden_images, expected
-):
+def test_named_outputs_by_name_then_by_position(onnx_package, tflite_package, golden_images, expected):
     for package in (onnx_package, tflite_package):
         x = to_input(golden_images[:1], package.manifest.inputs[0])
         runner = open_runner(package.manifest.format, package.artifact)
@@ -164,9 +157,7 @@ def test_core_ml_feeds_what_the_model_takes(tmp_path, monkeypatch, takes):
             kind = types.SimpleNamespace(WhichOneof=lambda _: takes)
             features = [types.SimpleNamespace(name="images", type=kind)]
             outputs = [types.SimpleNamespace(name="logits")]
-            return types.SimpleNamespace(
-                description=types.SimpleNamespace(input=features, output=outputs)
-            )
+            return types.SimpleNamespace(description=types.SimpleNamespace(input=features, output=outputs))
 
         def predict(self, feed):
             images = np.asarray(feed["images"], np.float32)

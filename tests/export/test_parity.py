@@ -1,0 +1,129 @@
+"""The gate itself: figures against closed forms, and everything it must not let through."""
+
+import numpy as np
+import pytest
+
+from export.verify.inputs import Inputs
+from export.verify.parity import TOLERANCES, compare, gate, routing_follows_input, verify
+from export.verify.reference import Reference
+from runtime.manifest import Tolerance
+
+N, CLASSES = 4, 10
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(N, CLASSES)) * 5
+FROZEN = np.vstack([LOGITS[:1], LOGITS[1:] + RNG.normal(size=(N - 1, CLASSES))])
+IMAGES = np.zeros((N, 2, 2, 3), np.uint8)
+IMAGES[:, 0, 0, 0] = np.arange(N)
+REFERENCE = Reference(Inputs(IMAGES, ("a", "b", "c", "d")), LOGITS, 1e-6, FROZEN)
+NOISE = RNG.uniform(-1, 1, LOGITS.shape)
+
+
+def artifact(logits):
+    """A run function that knows the images by their first pixel."""
+    return lambda images: np.asarray(logits, np.float64)[images[:, 0, 0, 0]]
+
+
+def judge(logits, batch=1):
+    return verify(artifact(logits), REFERENCE, "fp32", "test", batch)
+
+
+def test_figures_are_their_definitions():
+    values = LOGITS + 1e-3 * NOISE
+    output = compare("logits", values, LOGITS, 2e-5, TOLERANCES["fp32"])
+    error = np.abs(values - LOGITS)
+    peak = np.abs(LOGITS).max()
+    assert output.max_abs_error == error.max()
+    assert output.max_rel_error == pytest.approx(error.max() / peak)
+    assert output.psnr_db == pytest.approx(20 * np.log10(peak) - 10 * np.log10(np.mean(error**2)))
+    assert output.reference_max_abs == peak
+    assert output.budget_max_abs_error == pytest.approx(max(10 * 2e-5, 1e-4 * peak))
+    top = np.sort(LOGITS, 1)
+    assert output.top1_min_margin == pytest.approx((top[:, -1] - top[:, -2]).min())
+
+
+@pytest.mark.parametrize(("yardstick", "allowed"), [(1e-9, 1e-4), (1.0, 10 / np.abs(LOGITS).max())])
+def test_the_budget_is_the_larger_of_the_two(yardstick, allowed):
+    output = compare("logits", LOGITS, LOGITS, yardstick, TOLERANCES["fp32"])
+    assert output.budget_max_abs_error == pytest.approx(allowed * np.abs(LOGITS).max())
+
+
+def test_equal_is_proven_and_exact():
+    verdict = judge(LOGITS)
+    assert verdict.failures == ()
+    assert verdict.parity.passed
+    assert verdict.parity.outputs[0].psnr_db is None
+    assert verdict.parity.routing_not_frozen is True
+    assert verdict.parity.batch_consistent is None
+    assert judge(LOGITS, batch=None).parity.batch_consistent is True
+
+
+def test_just_inside_passes_and_just_outside_fails():
+    budget = 1e-4 * np.abs(LOGITS).max()
+    assert judge(LOGITS + 0.99 * budget).failures == ()
+    assert judge(LOGITS + 1.01 * budget).failures
+
+
+PERMUTED = LOGITS[:, RNG.permutation(CLASSES)]
+WITH_NAN = LOGITS.copy()
+WITH_NAN[2, 3] = np.nan
+ONE_OFF = LOGITS.copy()
+ONE_OFF[3, 1] += 0.01
+WRONG = {
+    "scaled": LOGITS * 1.001,
+    "permuted": PERMUTED,
+    "zeroed": np.zeros_like(LOGITS),
+    "negated": -LOGITS,
+    "one logit of one input": ONE_OFF,
+    "NaN": WITH_NAN,
+    "infinite": np.full_like(LOGITS, np.inf),
+    "samples swapped": LOGITS[::-1],
+    "routing frozen": FROZEN,
+}
+
+
+@pytest.mark.parametrize("logits", WRONG.values(), ids=WRONG)
+def test_a_wrong_output_fails(logits):
+    verdict = judge(logits)
+    assert verdict.failures
+    assert not verdict.parity.passed
+
+
+def test_the_worst_input_is_named():
+    assert any("worst input: d" in failure for failure in judge(ONE_OFF).failures)
+
+
+def test_frozen_routing_is_called_by_its_name():
+    assert any("routing is frozen" in failure for failure in judge(FROZEN).failures)
+    assert judge(LOGITS).parity.routing_not_frozen is True
+
+
+def test_routing_that_does_not_show_is_not_claimed():
+    same = Reference(REFERENCE.inputs, LOGITS, 1e-6, LOGITS)
+    assert routing_follows_input(LOGITS, same, 1e-3) is None
+    unknown = Reference(REFERENCE.inputs, LOGITS, 1e-6, None)
+    assert routing_follows_input(LOGITS, unknown, 1e-3) is None
+
+
+def test_a_batch_whose_samples_leak_into_each_other_fails():
+    def run(images):
+        logits = LOGITS[images[:, 0, 0, 0]]
+        return logits + 0.1 * (images[0, 0, 0, 0] != 0)  # depends on which sample comes first
+
+    verdict = verify(run, REFERENCE, "fp32", "test", None)
+    assert verdict.parity.batch_consistent is False
+    assert any("a batch is not its samples" in failure for failure in verdict.failures)
+
+
+def test_top1_counts_where_the_margin_exceeds_the_error_and_only_there():
+    reference = np.array([[1.0, 0.0], [1.0, 0.999]])
+    near = np.array([[1.0, 0.0], [0.998, 1.001]])  # flipped inside its own error
+    loose = Tolerance(yardstick_factor=0, relative=1)
+    assert gate(compare("logits", near, reference, 0, loose)) == []
+    flipped = np.array([[0.4, 0.6], [1.0, 0.999]])  # flipped although the margin, 1, exceeds the error, 0.6
+    failures = gate(compare("logits", flipped, reference, 0, loose))
+    assert failures == ["logits: another top-1 class although the margin exceeds the error"]
+
+
+def test_another_shape_is_an_error():
+    with pytest.raises(ValueError, match=r"\(4, 9\), the reference \(4, 10\)"):
+        compare("logits", LOGITS[:, :9], LOGITS, 0, TOLERANCES["fp32"])
