@@ -43,8 +43,10 @@ class DMFConfig:
     grn: Literal["channel", "spatial"] = "channel"  # ConvNeXt V2's; "spatial" is the released code's
 
     def __post_init__(self) -> None:
-        self._check_types()
+        self._check_values()
         blocks = len(self.block_hidden)
+        if blocks == 0:
+            raise ValueError("block_hidden is empty; a network has at least one block")
         for name in ("block_channels", "cross_heads"):
             if len(getattr(self, name)) != blocks:
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries for {blocks} blocks")
@@ -71,15 +73,15 @@ class DMFConfig:
         if list(self.downsample) != sorted({i for i in self.downsample if i < blocks}):
             raise ValueError(f"downsample is {self.downsample}; it must name increasing indices of the {blocks} blocks")
 
-    def _check_types(self) -> None:
-        """Of every number: a config may come from a file."""
+    def _check_values(self) -> None:
+        """Type and range of every field by itself: a config may come from a file."""
         for name, kind in ((f.name, f.type) for f in fields(self)):
             value = getattr(self, name)
             least = 0 if name == "downsample" else 1
             if kind is int and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}; it must be a positive whole number")
             if kind == tuple[int, ...] and not (
-                isinstance(value, tuple) and value and all(type(v) is int and v >= least for v in value)
+                isinstance(value, tuple) and all(type(v) is int and v >= least for v in value)
             ):
                 raise ValueError(f"{name} is {value!r}; it must be a tuple of whole numbers, each at least {least}")
             if kind is bool and type(value) is not bool:

@@ -22,9 +22,9 @@ from export.lowering import Lowering, lower
 from export.reparameterize import reparameterize
 from export.static import StaticDMF
 from export.target import DEFAULT_TARGETS, TARGETS, Target
-from export.verify.artifact import open_artifact
+from export.verify.artifact import verify_artifact
 from export.verify.inputs import MEAN, STD, normalize, verification_inputs
-from export.verify.parity import TOLERANCES, Verdict, verify
+from export.verify.parity import TOLERANCES, Verdict
 from export.verify.reference import Reference, compute_reference, without_bank
 from runtime.commandline import Progress, nearest
 from runtime.errors import CommandError, ConverterError, ParityError, UsageError
@@ -238,7 +238,7 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
         with progress.stage(f"{plan.name}: convert by {plan.converter.name}"):
             convert(plan, prepared, spec, artifact, log, out)
         with progress.stage(f"{plan.name}: verify"):
-            verdict = prove(plan, spec, artifact, reference)
+            verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.precision)
         if verdict.failures:
             kept = keep_rejected(out / "rejected" / plan.name, artifact, "\n".join(verdict.failures) + "\n")
             raise ParityError(f"{plan.name} is not the model: {'; '.join(verdict.failures)}; kept in {kept}")
@@ -308,11 +308,6 @@ def _converter_error(plan: Plan, error: Exception, artifact: Path, log: Path, ou
     return ConverterError(
         f"{plan.converter.name} failed: {type(error).__name__}: {reason}; its log is {kept / log.name}"
     )
-
-
-def prove(plan: Plan, spec: InputSpec, artifact: Path, reference: Reference) -> Verdict:
-    run, checked_by = open_artifact(plan.converter.format, artifact, spec)
-    return verify(run, reference, plan.precision, checked_by, None if plan.batch == -1 else plan.batch)
 
 
 def keep_rejected(folder: Path, kept: Path, report: str | None = None) -> Path:

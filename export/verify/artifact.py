@@ -1,8 +1,10 @@
-"""Run an artifact on images: with this host's runtimes, and Core ML op by op where Apple's runtime is not at hand."""
+"""An artifact is run and judged: with this host's runtimes, and Core ML op by op because Apple's runs on Apple's only."""
 
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +12,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.captured import captured
-from export.verify.parity import Run
+from export.verify.parity import Run, Verdict, verify
+from export.verify.reference import Reference
 from runtime.manifest import InputSpec
 from runtime.preprocess import to_input
 from runtime.runners import open_runner
 
 
-def open_artifact(format: str, path: Path, spec: InputSpec) -> tuple[Run, str]:
-    """A function from images to logits, and what computes it. Raises what opening the artifact raises."""
-    with captured(Path(os.devnull)):
-        return _open(format, path, spec)
+def verify_artifact(format: str, path: Path, spec: InputSpec, reference: Reference, precision: str) -> Verdict:
+    """Judge an artifact by every means this host has of running it. Raises what opening it raises."""
+    batch = None if spec.shape[0] == -1 else spec.shape[0]
+    verdicts = []
+    for open_run in ways_to_run(format):
+        with captured(Path(os.devnull)):
+            run, checked_by = open_run(path, spec)
+        verdicts.append(verify(run, reference, precision, checked_by, batch))
+    worst = max(verdicts, key=lambda verdict: (len(verdict.failures), verdict.parity.outputs[0].max_abs_error))
+    return replace(worst, parity=replace(worst.parity, checked_by=", ".join(v.parity.checked_by for v in verdicts)))
 
 
-def _open(format: str, path: Path, spec: InputSpec) -> tuple[Run, str]:
-    if format == "coreml" and platform.system() != "Darwin":
-        return _interpret(path, spec), "MIL interpreter; Apple's runtime was not run"
+def ways_to_run(format: str) -> list[Callable[[Path, InputSpec], tuple[Run, str]]]:
+    """Core ML is interpreted op by op everywhere, and on a Mac run by Apple's runtime too."""
+    if format == "coreml":
+        return [_interpreted, partial(_run_here, format)] if platform.system() == "Darwin" else [_interpreted]
+    return [partial(_run_here, format)]
+
+
+def _run_here(format: str, path: Path, spec: InputSpec) -> tuple[Run, str]:
     runner = open_runner(format, path)
     position = runner.output_names.index("logits") if "logits" in runner.output_names else 0
-    batch = spec.shape[0]
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return _in_batches(to_input(images, spec), batch, lambda x: runner.run(x)[position])
+        return _in_batches(to_input(images, spec), spec.shape[0], lambda x: runner.run(x)[position])
 
     return run, runner.description
 
 
-def _interpret(path: Path, spec: InputSpec) -> Run:
+def _interpreted(path: Path, spec: InputSpec) -> tuple[Run, str]:
     from export.verify.mil_interpreter import MilInterpreter
 
     interpreter = MilInterpreter(path)
@@ -43,7 +56,8 @@ def _interpret(path: Path, spec: InputSpec) -> Run:
     def run(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return _in_batches(to_input(images, spec), spec.shape[0], lambda x: interpreter.run({spec.name: x})["logits"])
 
-    return run
+    on_a_mac = platform.system() == "Darwin"
+    return run, "MIL interpreter" if on_a_mac else "MIL interpreter; Apple's runtime was not run"
 
 
 def _in_batches(

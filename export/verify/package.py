@@ -1,8 +1,8 @@
 """A package proven again, from nothing but itself."""
 
-from export.verify.artifact import open_artifact
+from export.verify.artifact import verify_artifact
 from export.verify.inputs import Inputs
-from export.verify.parity import Verdict, verify
+from export.verify.parity import Verdict
 from export.verify.reference import Reference
 from runtime.errors import UsageError
 from runtime.golden import read_golden
@@ -21,6 +21,4 @@ def verify_package(package: Package) -> Verdict:
         manifest.parity.outputs[0].yardstick_max_abs_error,
         golden.frozen_logits,
     )
-    spec = manifest.inputs[0]
-    run, checked_by = open_artifact(manifest.format, package.artifact, spec)
-    return verify(run, reference, manifest.precision, checked_by, None if spec.shape[0] == -1 else spec.shape[0])
+    return verify_artifact(manifest.format, package.artifact, manifest.inputs[0], reference, manifest.precision)

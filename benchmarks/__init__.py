@@ -1,0 +1,1 @@
+"""What reproduces the README's tables, and their raw results."""
