@@ -1,6 +1,7 @@
 """Static graph -> .mlpackage (an ML program) by coremltools. Works on any OS; only Apple's run the result."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,32 +11,33 @@ from export.static import StaticDMF
 
 
 class _Classifier(nn.Module):
-    """Logits, and the probabilities that Core ML's classifier output is made of."""
+    """Probabilities, which Core ML's classifier output is made of."""
 
     def __init__(self, network: StaticDMF) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(images)
-        return logits, logits.softmax(1)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).softmax(1)
 
 
 class _Normalized(nn.Module):
-    """Pixels 0..255 in, as an image input gives them; the model's mean and std are applied here, per channel."""
+    """Pixels 0..255 in, as an image input gives them; the model's mean and std are applied here.
+
+    Subtract, then multiply: coremltools 9.0 makes a batch norm of a product and a sum, whose epsilon then scales it.
+    """
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.network = network
+        self.register_buffer("mean", (255 * torch.tensor(mean, dtype=torch.float64))[:, None, None].float())
         self.register_buffer("scale", (1 / (255 * torch.tensor(std, dtype=torch.float64)))[:, None, None].float())
-        self.register_buffer("shift", (-torch.tensor(mean).double() / torch.tensor(std))[:, None, None].float())
 
-    scale: Tensor
-    shift: Tensor
-
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        output: Tensor | tuple[Tensor, Tensor] = self.network(images * self.scale + self.shift)
-        return output
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images - self.mean) * self.scale)
 
 
 def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> None:
@@ -49,23 +51,49 @@ def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> 
     else:
         module = _Normalized(module, options.mean, options.std)
         image = ct.ImageType("image", tuple(example.shape), color_layout=ct.colorlayout.RGB)
-    outputs, classifier = [ct.TensorType("logits", dtype=np.float32)], None
+    output, classifier = ct.TensorType("logits", dtype=np.float32), None
     if options.labels is not None:
-        outputs.append(ct.TensorType("probabilities", dtype=np.float32))
-        classifier = ct.ClassifierConfig(list(options.labels), "label", "probabilities")
+        output = ct.TensorType("probabilities", dtype=np.float32)
+        classifier = ct.ClassifierConfig(list(options.labels), "label")
     program = torch.export.export(module.eval(), (example,)).run_decompositions({})
     model = ct.convert(
         program,
         convert_to="mlprogram",
         inputs=[image],
-        outputs=outputs,
+        outputs=[output],
         classifier_config=classifier,
         minimum_deployment_target=getattr(ct.target, f"iOS{options.ios}"),
         compute_precision=ct.precision.FLOAT16 if options.precision == "fp16" else ct.precision.FLOAT32,
         skip_model_load=True,
     )
+    if classifier is not None:
+        model = ct.models.MLModel(_with_logits(model.get_spec()), weights_dir=model.weights_dir, skip_model_load=True)
     model.short_description = options.metadata.get("description", "")
     model.version = options.metadata.get("version", "")
     for key, value in options.metadata.items():
         model.user_defined_metadata[key] = value
     model.save(str(path))
+
+
+def _with_logits(spec: Any) -> Any:
+    """A classifier that also returns the logits: coremltools 9.0 fails on a classifier of two outputs."""
+    import coremltools as ct
+    from coremltools.proto.FeatureTypes_pb2 import ArrayFeatureType
+    from coremltools.proto.MIL_pb2 import DataType
+
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    producers = {output.name: operation for operation in block.operations for output in operation.outputs}
+    (classify,) = (operation for operation in block.operations if operation.type == "classify")
+    softmax = producers[classify.inputs["probabilities"].arguments[0].name]
+    while softmax.type == "cast":
+        softmax = producers[softmax.inputs["x"].arguments[0].name]
+    name = softmax.inputs["x"].arguments[0].name
+    (logits,) = (output for output in producers[name].outputs if output.name == name)
+    tensor = logits.type.tensorType
+    block.outputs.append(name)
+    array = spec.description.output.add(name=name).type.multiArrayType
+    array.shape.extend(dimension.constant.size for dimension in tensor.dimensions)
+    half = tensor.dataType == DataType.FLOAT16
+    array.dataType = ArrayFeatureType.FLOAT16 if half else ArrayFeatureType.FLOAT32
+    ct.utils.rename_feature(spec, name, "logits")
+    return spec

@@ -1,4 +1,4 @@
-"""An artifact is run and judged: with this host's runtimes, and Core ML op by op because Apple's runs on Apple's only."""
+"""An artifact is run and judged: by this host's runtimes, and Core ML op by op, for Apple's runtime is Apple's only."""
 
 import os
 import platform

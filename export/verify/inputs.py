@@ -52,10 +52,10 @@ def photograph(name: str, size: int) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def normalize(images: NDArray[np.uint8]) -> Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), (x / 255 - mean) / std"""
-    x = torch.from_numpy(images.copy()).float().permute(0, 3, 1, 2) / 255
-    return (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+def normalize(images: NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 (N, H, W, 3) -> (N, 3, H, W), (x / 255 - mean) / std computed in `dtype`"""
+    x = torch.from_numpy(images.copy()).to(dtype).permute(0, 3, 1, 2) / 255
+    return (x - torch.tensor(MEAN, dtype=dtype)[:, None, None]) / torch.tensor(STD, dtype=dtype)[:, None, None]
 
 
 def search_routing(

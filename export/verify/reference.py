@@ -1,4 +1,4 @@
-"""The oracle: the eager model in float64, and the eager model in float32 as the yardstick of what rounding costs."""
+"""The oracle: the eager model in float64, from the pixels on; and in float32, the yardstick of what rounding costs."""
 
 import copy
 from dataclasses import dataclass
@@ -28,11 +28,12 @@ class Reference:
 @torch.no_grad()
 def compute_reference(model: DMF, inputs: Inputs) -> Reference:
     """Run copies of `model`, which is left as it was."""
-    x = normalize(inputs.images)
+    x = normalize(inputs.images, torch.float64)
     oracle = copy.deepcopy(model).double()
-    logits = _one_by_one(oracle, x.double())
-    yardstick = float(np.abs(_one_by_one(copy.deepcopy(model).float(), x) - logits).max())
-    return Reference(inputs, logits, yardstick, _one_by_one(_freeze(oracle, x[:1].double()), x.double()))
+    logits = _one_by_one(oracle, x)
+    float32 = _one_by_one(copy.deepcopy(model).float(), normalize(inputs.images))
+    frozen = _one_by_one(_freeze(oracle, x[:1]), x)
+    return Reference(inputs, logits, float(np.abs(float32 - logits).max()), frozen)
 
 
 def without_bank(model: DMF) -> DMF:
