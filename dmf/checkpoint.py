@@ -32,7 +32,18 @@ UPSTREAM_NAMES = (
 WRAPPERS = ("model_ema", "model", "state_dict")  # the averaged weights are the ones the paper evaluates
 # what two models of one variant may differ in: training, ablations, classes, image size
 FREE_FIELDS = frozenset(
-    "image_size num_classes dropout drop_path num_kernels token_input residual_kernel routing bank_init grn".split()
+    {
+        "image_size",
+        "num_classes",
+        "dropout",
+        "drop_path",
+        "num_kernels",
+        "token_input",
+        "residual_kernel",
+        "routing",
+        "bank_init",
+        "grn",
+    }
 )
 
 

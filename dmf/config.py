@@ -91,7 +91,7 @@ class DMFConfig:
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        if self.ffn_expansion * min(self.block_channels) < 1:
+        if self.ffn_expansion * min(self.block_channels, default=1) < 1:
             raise ValueError(f"ffn_expansion is {self.ffn_expansion}; it leaves no channel in the FFN")
 
     @property

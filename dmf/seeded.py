@@ -64,6 +64,6 @@ def _set_statistics(model: DMF, images: Tensor) -> None:
         norm.running_var.copy_((variance + 1e-3).half())
 
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
-    model.eval()(images)
+    model.eval()(images.to(model.tokens.dtype))
     for hook in hooks:
         hook.remove()

@@ -3,24 +3,24 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
 @contextmanager
 def captured(log: Path) -> Iterator[None]:
-    """Everything that this process prints meanwhile, native libraries included, goes to the log."""
+    """Everything that this process prints meanwhile, native libraries included, goes to the log.
+
+    The terminal is given back whatever happens, even if the log can't be written.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for stream, copy_of in zip((1, 2), saved, strict=True):
-                os.dup2(copy_of, stream)
-                os.close(copy_of)
+    with log.open("ab") as file, ExitStack() as undo:  # undone in reverse
+        for stream in (1, 2):
+            saved = os.dup(stream)
+            undo.callback(os.close, saved)
+            undo.callback(os.dup2, saved, stream)
+            os.dup2(file.fileno(), stream)
+        undo.callback(sys.stdout.flush)
+        undo.callback(sys.stderr.flush)
+        yield

@@ -30,7 +30,7 @@ examples:
   dmf-export --model dmf_nano --format coreml --precision fp16 --image-input
 
 exit codes: 0 done and proven, 2 wrong arguments, 3 a converter failed (its log is named),
-4 parity failed (nothing is packaged; see rejected/), 130 interrupted"""
+4 parity failed (nothing is packaged; see rejected/), 5 the runtime failed, 130 interrupted"""
 
 
 def build_parser() -> commandline.ArgumentParser:
@@ -83,6 +83,8 @@ def _export(argv: Sequence[str] | None) -> int:
         raise UsageError(f"--format is required; choose from {', '.join([*convert.FORMATS, 'all'])}")
     if arguments.format == "all" and (arguments.target or arguments.lowering):
         raise UsageError("--target and --lowering are for one format; give it instead of --format all")
+    if arguments.dynamic_batch and arguments.batch != 1:
+        raise UsageError(f"--dynamic-batch takes any number of images, --batch {arguments.batch} only that; give one")
     progress, out = commandline.Progress(quiet=arguments.quiet), Path(arguments.out)
     model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, arguments.image_size)
     plans = plan_formats(model, arguments)
@@ -103,6 +105,8 @@ def _export(argv: Sequence[str] | None) -> int:
 
 def load_model(name: str, checkpoint: str | None, seed: int, image_size: int | None) -> tuple[dmf.DMF, Origin]:
     """The model to export, and where its weights came from. Raises `UsageError`."""
+    if seed >= 2**64:
+        raise UsageError(f"--seed is {seed}; it must be below 2**64")
     try:
         changes: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
         if checkpoint is None:

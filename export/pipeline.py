@@ -1,12 +1,19 @@
 """The way of the data: model -> static graph -> lowered graph -> artifact -> proof -> package."""
 
 import copy
+import errno
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 import numpy as np
@@ -27,7 +34,7 @@ from export.verify.inputs import MEAN, STD, normalize, verification_inputs
 from export.verify.parity import TOLERANCES, Verdict
 from export.verify.reference import Reference, compute_reference, without_bank
 from runtime.commandline import Progress, nearest
-from runtime.errors import CommandError, ConverterError, ParityError, UsageError
+from runtime.errors import CommandError, ConverterError, ParityError, RunnerError, UsageError
 from runtime.golden import Golden, write_golden
 from runtime.manifest import (
     GOLDEN_NAME,
@@ -44,6 +51,7 @@ from runtime.manifest import Lowering as LoweringRecord
 
 FOLD_TOLERANCE = 1e-10  # relative, in float64: folds are exact
 LABELS_NAME = "labels.txt"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SILENT = Progress(quiet=True)
 
 
@@ -185,7 +193,7 @@ def prepare(model: DMF, origin: Origin, progress: Progress = SILENT) -> Prepared
 @torch.no_grad()
 def check_folds(graph: StaticDMF, reference: Reference) -> None:
     """The static graph, of float64, against the reference, two samples at once. Raises `ParityError`."""
-    logits = torch.cat([graph(pair) for pair in normalize(reference.inputs.images).double().split(2)]).numpy()
+    logits = torch.cat([graph(pair) for pair in normalize(reference.inputs.images, torch.float64).split(2)]).numpy()
     error = np.abs(logits - reference.logits).max() / np.abs(reference.logits).max()
     if not error <= FOLD_TOLERANCE:
         raise ParityError(
@@ -218,8 +226,10 @@ def check_destination(out: Path, plan: Plan, overwrite: bool) -> None:
             break
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file, not a folder; give another --out")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{folder} can't be written to; give another --out")
+    try:  # what os.access says isn't so for root
+        tempfile.TemporaryDirectory(prefix=f".{plan.name}.", dir=folder).cleanup()
+    except OSError as error:
+        raise UsageError(f"{folder} can't be written to ({error.strerror}); give another --out") from error
     destination = out / plan.name
     if destination.exists() and not overwrite:
         raise UsageError(f"{destination} exists already; give --overwrite to replace it, or another --out")
@@ -229,30 +239,53 @@ def check_destination(out: Path, plan: Plan, overwrite: bool) -> None:
 
 def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, progress: Progress = SILENT) -> Package:
     """Lower, convert, verify and package as planned. Raises as `export` does."""
-    out.mkdir(parents=True, exist_ok=True)
     reference = prepared.twin_reference if plan.lowering.is_twin else prepared.reference
     spec = input_spec(plan, prepared.model.config.image_size)
-    with tempfile.TemporaryDirectory(prefix=f".{plan.name}.", dir=out) as work:
-        artifact, log = Path(work, "package", plan.converter.artifact), Path(work, "converter.log")
+    destination, rejected = out / plan.name, out / "rejected" / plan.name
+    with workspace(out, plan, prepared.model) as work:
+        artifact, log = work / "package" / plan.converter.artifact, work / "log" / "converter.log"
         artifact.parent.mkdir()
+        log.parent.mkdir()
         with progress.stage(f"{plan.name}: convert by {plan.converter.name}"):
-            convert(plan, prepared, spec, artifact, log, out)
+            convert(plan, prepared, spec, artifact, log, rejected)
         with progress.stage(f"{plan.name}: verify"):
-            verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.precision)
-        if verdict.failures:
-            kept = keep_rejected(out / "rejected" / plan.name, artifact, "\n".join(verdict.failures) + "\n")
-            raise ParityError(f"{plan.name} is not the model: {'; '.join(verdict.failures)}; kept in {kept}")
+            verdict = prove(plan, spec, artifact, reference, rejected)
         golden = Golden(reference.inputs.images, reference.logits, reference.inputs.names, reference.frozen)
         write_golden(artifact.parent / GOLDEN_NAME, golden)
         if plan.labels is not None:
             (artifact.parent / LABELS_NAME).write_text("".join(f"{label}\n" for label in plan.labels), encoding="utf-8")
         manifest = make_manifest(plan, prepared, spec, verdict, artifact.parent)
         write_manifest(artifact.parent, manifest)
-        destination = out / plan.name
-        if destination.exists() and overwrite:
-            destination.replace(Path(work, "replaced"))
-        artifact.parent.replace(destination)
+        put_in_place(artifact.parent, destination, work / "replaced", overwrite)
     return Package(destination, manifest)
+
+
+@contextmanager
+def workspace(out: Path, plan: Plan, model: DMF) -> Iterator[Path]:
+    """A folder in `out` that is gone afterwards. `UsageError` for a disk that is full, or too full from the start."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        needed = sum(p.numel() for p in model.parameters()) * (2 if plan.precision == "fp16" else 4)
+        if (free := shutil.disk_usage(out).free) < needed:  # some converters don't survive to say so
+            raise OSError(errno.ENOSPC, f"{free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB needed", str(out))
+        with tempfile.TemporaryDirectory(prefix=f".{plan.name}.", dir=out) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise UsageError(f"disk full: {out} ({error.strerror}); free some space, or give another --out") from error
+        raise
+
+
+def put_in_place(package: Path, destination: Path, replaced: Path, overwrite: bool) -> None:
+    """Rename `package` to `destination`. What was there goes to `replaced`, and back again if that fails."""
+    try:
+        if destination.exists() and overwrite:
+            destination.replace(replaced)
+        package.replace(destination)
+    except BaseException:
+        if replaced.exists() and not destination.exists():
+            replaced.replace(destination)
+        raise
 
 
 def input_spec(plan: Plan, size: int) -> InputSpec:
@@ -272,8 +305,8 @@ def input_spec(plan: Plan, size: int) -> InputSpec:
     )
 
 
-def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, out: Path) -> None:
-    """Write the artifact. `ConverterError` names the log of a converter that failed."""
+def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, rejected: Path) -> None:
+    """Write the artifact. `ConverterError` names the log, kept in `rejected`, of a converter that failed."""
     layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
     graph = lower(prepared.graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
     batch = 2 if plan.batch == -1 else plan.batch  # of a dynamic batch, an example that can't pass for a constant 1
@@ -288,36 +321,88 @@ def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log
         labels=plan.labels if plan.image_input else None,
     )
     try:
-        with captured(log):
+        with captured(log), interruptible():
             plan.converter.load()(graph, example, artifact, options)
+        if not artifact.exists():
+            raise RuntimeError(f"it wrote no {artifact.name}")
     except (CommandError, MemoryError):
         raise
-    except OSError as error:
-        if error.errno is not None:  # the disk, not the converter
-            raise
-        raise _converter_error(plan, error, artifact, log, out) from error
     except Exception as error:
-        raise _converter_error(plan, error, artifact, log, out) from error
+        if full := disk_full(error):  # the disk, not the converter
+            raise full from error
+        with log.open("a", encoding="utf-8") as file:
+            file.write("\n" + "".join(traceback.format_exception(error)))
+        keep_rejected(log.parent, rejected)
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise ConverterError(
+            f"{plan.converter.name} failed: {type(error).__name__}: {reason}; its log is {rejected / log.name}"
+        ) from error
 
 
-def _converter_error(plan: Plan, error: Exception, artifact: Path, log: Path, out: Path) -> ConverterError:
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"\n{type(error).__name__}: {error}\n")
-    kept = keep_rejected(out / "rejected" / plan.name, log)
-    reason = (str(error).strip().splitlines() or [""])[0][:200]
-    return ConverterError(
-        f"{plan.converter.name} failed: {type(error).__name__}: {reason}; its log is {kept / log.name}"
-    )
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends the body, or is raised after it: converters may swallow it, or make another error of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, interrupted = signal.getsignal(signal.SIGINT), False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.default_int_handler(number, frame)
+
+    if before is signal.default_int_handler:  # not where Ctrl-C is ignored, or someone else's
+        signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if interrupted:
+            raise KeyboardInterrupt
 
 
-def keep_rejected(folder: Path, kept: Path, report: str | None = None) -> Path:
-    """Move what was rejected, and the report of why, to `folder`, in place of what an earlier failure left there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    shutil.move(kept, folder / kept.name)
-    if report is not None:
-        (folder / "report.txt").write_text(report, encoding="utf-8")
-    return folder
+def disk_full(error: BaseException | None) -> OSError | None:
+    """What `error` says of a full disk, itself or as a converter passed it on."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return error
+        if isinstance(error, shutil.Error) and os.strerror(errno.ENOSPC) in str(error):  # many errors in one
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def prove(plan: Plan, spec: InputSpec, artifact: Path, reference: Reference, rejected: Path) -> Verdict:
+    """The verdict on an artifact that equals the model. Another is kept in `rejected`, with a report of why.
+
+    Raises `ParityError`; `RunnerError` for an artifact that can't be opened or run.
+    """
+    failure: type[CommandError] = ParityError
+    try:
+        with interruptible():
+            verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.precision)
+        failures = verdict.failures
+    except (UsageError, OSError, MemoryError):
+        raise
+    except ValueError as error:  # logits of another shape
+        failures = (str(error),)
+    except Exception as error:  # RunnerError, and whatever the interpreter of Core ML programs can't read
+        failure, failures = RunnerError, (str(error),)
+    if not failures:
+        return verdict
+    (artifact.parent / "report.txt").write_text("".join(f"{line}\n" for line in failures), encoding="utf-8")
+    keep_rejected(artifact.parent, rejected)
+    message = "; ".join(failures).replace(str(artifact.parent), str(rejected))
+    what = "is not the model" if failure is ParityError else "can't be run"
+    raise failure(f"{plan.name} {what}: {message}; kept in {rejected}")
+
+
+def keep_rejected(folder: Path, rejected: Path) -> None:
+    """Rename `folder` to `rejected`, in place of what an earlier failure left there."""
+    shutil.rmtree(rejected, ignore_errors=True)
+    rejected.parent.mkdir(exist_ok=True)
+    folder.replace(rejected)
 
 
 def make_manifest(plan: Plan, prepared: Prepared, spec: InputSpec, verdict: Verdict, folder: Path) -> Manifest:

@@ -105,7 +105,7 @@ def test_names_are_every_pair_but_half_twins():
 
 @pytest.mark.parametrize("name", ["", "conv", "twin/conv", "matmul/matmul", "matmul/taps/"])
 def test_other_names_are_refused_with_the_choices(name):
-    with pytest.raises(ValueError, match="choose from conv/conv, .*twin/twin"):
+    with pytest.raises(ValueError, match=r"choose from conv/conv, .*twin/twin"):
         Lowering.parse(name)
 
 
