@@ -13,7 +13,9 @@ from pathlib import Path
 import dmf
 from export.cli import as_json, measure_here, size_bytes
 from export.lowering import NAMES
-from export.pipeline import Origin, make_plan, prepare, write_package
+from export.pipeline import prepare, write_package
+from export.plan import make_plan
+from export.provenance import Origin
 from runtime.commandline import Progress
 from runtime.manifest import Package
 from runtime.measure import compare

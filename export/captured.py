@@ -1,10 +1,13 @@
-"""What converters and their libraries print, kept out of the terminal."""
+"""What converters do to a terminal: what they print is kept out of it, and Ctrl-C ends them for certain."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 
 @contextmanager
@@ -24,3 +27,26 @@ def captured(log: Path) -> Iterator[None]:
         undo.callback(sys.stdout.flush)
         undo.callback(sys.stderr.flush)
         yield
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends the body, or is raised after it: converters may swallow it, or make another error of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, interrupted = signal.getsignal(signal.SIGINT), False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.default_int_handler(number, frame)
+
+    if before is signal.default_int_handler:  # not where Ctrl-C is ignored, or someone else's
+        signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if interrupted:
+            raise KeyboardInterrupt

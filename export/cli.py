@@ -15,7 +15,11 @@ from rich.table import Table
 
 import dmf
 from export import convert, lowering, target
-from export.pipeline import LABELS_NAME, Origin, Plan, check_destination, make_plan, prepare, write_package
+from export.destination import check_destination
+from export.package import LABELS_NAME
+from export.pipeline import prepare, write_package
+from export.plan import Plan, make_plan
+from export.provenance import Origin
 from export.verify.parity import TOLERANCES
 from runtime import commandline
 from runtime.errors import UsageError
@@ -89,7 +93,7 @@ def _export(argv: Sequence[str] | None) -> int:
     model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, arguments.image_size)
     plans = plan_formats(model, arguments)
     for plan in plans:
-        check_destination(out, plan, arguments.overwrite)
+        check_destination(out, plan.name, arguments.overwrite)
     if origin.seed is not None and not arguments.quiet:
         print(f"no --checkpoint: {arguments.model} has seeded random weights (seed {origin.seed})", file=sys.stderr)
     prepared = prepare(model, origin, progress)

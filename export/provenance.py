@@ -3,8 +3,10 @@
 import hashlib
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -22,6 +24,20 @@ TOOLS = (
     "tensorflow",
     "onnx2tf",
 )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of a model came from: a file, a seed, or (neither) whoever called `export`."""
+
+    path_name: str | None = None
+    seed: int | None = None
+
+    @property
+    def source(self) -> Literal["file", "seeded", "memory"]:
+        if self.path_name is not None:
+            return "file"
+        return "memory" if self.seed is None else "seeded"
 
 
 def weights_sha256(model: nn.Module) -> str:

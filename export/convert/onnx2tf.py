@@ -101,10 +101,12 @@ def check(graph: StaticDMF, example: Tensor) -> None:
 
 def shape_for_onnx2tf(traced: Path, shaped: Path, parameters: Path) -> None:
     """Write `traced` again so that nothing is left to guess, and the file of parameters that goes with it."""
+    import onnx
     import onnx_ir as ir
+    import onnxslim
     from onnx_ir.passes import common
 
-    model = ir.load(traced)
+    model = ir.from_proto(onnxslim.slim(onnx.load(traced)))  # folds what is constant, a bank's kernels for one
     for rewrite in PASSES:
         rewrite(model.graph)
         common.RemoveUnusedNodesPass()(model)

@@ -20,7 +20,7 @@ import export.cli
 import export.verify.cli
 from export.captured import captured
 from export.convert import CONVERTERS, FORMATS, Converter
-from export.pipeline import make_plan
+from export.plan import make_plan
 from runtime import manifest
 from runtime.errors import RunnerError, UsageError
 
@@ -416,7 +416,8 @@ def test_a_disk_that_is_full_later(monkeypatch, refused, tmp_path, package, good
     shutil.copytree(package, tmp_path / NAME)
     if stage.startswith("tempfile"):
         monkeypatch.setattr("export.cli.check_destination", lambda *_: None)  # it would notice earlier
-    monkeypatch.setattr(f"export.pipeline.{stage}", raise_full)
+    module = "destination" if stage.startswith("tempfile") else "pipeline"
+    monkeypatch.setattr(f"export.{module}.{stage}", raise_full)
     refused([*ONNX, "--out", tmp_path, "--overwrite"], 2, f"disk full: {tmp_path}", "free some space")
     assert contents(tmp_path / NAME) == contents(package)
     assert [path.name for path in tmp_path.iterdir()] == [NAME]

@@ -86,7 +86,7 @@ STAGES = {
     "lower": "export.pipeline.lower",
     "verify": "export.pipeline.verify_artifact",
     "golden": "export.pipeline.write_golden",
-    "hashes": "export.pipeline.hash_files",
+    "hashes": "export.package.hash_files",
     "manifest": "export.pipeline.write_manifest",
 }
 

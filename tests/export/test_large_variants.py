@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import dmf
-from export.pipeline import Origin, make_plan, prepare, write_package
+from export.pipeline import prepare, write_package
+from export.plan import make_plan
+from export.provenance import Origin
 from export.verify.package import verify_package
 from runtime.golden import read_golden
 

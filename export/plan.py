@@ -1,0 +1,135 @@
+"""Every choice of one export, made and checked before any work begins."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from dmf import DMF, VARIANTS
+from export.convert import CONVERTERS, FORMATS, Converter
+from export.lowering import Lowering
+from export.target import DEFAULT_TARGETS, TARGETS, Target
+from export.verify.inputs import MEAN, STD
+from export.verify.parity import TOLERANCES
+from runtime.commandline import nearest
+from runtime.errors import UsageError
+from runtime.manifest import InputSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every choice of one export, made and checked before any work."""
+
+    variant: str
+    converter: Converter
+    target: Target
+    lowering: Lowering
+    precision: str
+    batch: int  # -1: any
+    input_layout: str
+    image_input: bool
+    labels: tuple[str, ...] | None
+
+    @property
+    def name(self) -> str:
+        """The package's folder: variant and format, and whatever is not the default."""
+        parts = [self.variant, self.converter.format]
+        if self.converter.name != FORMATS[self.converter.format]:
+            parts.append(self.converter.name)
+        if self.target.name != DEFAULT_TARGETS[self.converter.format]:
+            parts.append(self.target.name)
+        if self.lowering != self.target.lowering:
+            parts.append(str(self.lowering).replace("/", "_"))
+        if self.precision != "fp32":
+            parts.append(self.precision)
+        if self.batch != 1:
+            parts.append("batch" if self.batch == -1 else f"batch{self.batch}")
+        if self.input_layout != self.converter.input_layout.name:
+            parts.append(self.input_layout.lower())
+        if self.image_input:
+            parts.append("image")
+        return "-".join(parts)
+
+
+def make_plan(
+    model: DMF,
+    format: str,
+    *,
+    converter: str | None = None,
+    target: str | None = None,
+    lowering: str | None = None,
+    precision: str = "fp32",
+    batch: int = 1,
+    input_layout: str | None = None,
+    image_input: bool = False,
+    labels: tuple[str, ...] | None = None,
+) -> Plan:
+    """Fill in defaults and refuse what can't be done. Raises `UsageError`."""
+    _one_of("format", format, tuple(FORMATS))
+    via = CONVERTERS[_one_of("converter", converter or FORMATS[format], tuple(CONVERTERS))]
+    if via.format != format:
+        raise UsageError(f"converter {via.name} writes {via.format}, not {format}")
+    runs_on = TARGETS[_one_of("target", target or DEFAULT_TARGETS[format], tuple(TARGETS))]
+    if runs_on.format != format:
+        fitting = ", ".join(name for name, t in TARGETS.items() if t.format == format)
+        raise UsageError(f"target {runs_on.name} runs {runs_on.format}, not {format}; choose from {fitting}")
+    try:
+        form = Lowering.parse(lowering) if lowering else runs_on.lowering
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if not lowering and form.depthwise not in via.depthwise:
+        form = replace(form, depthwise=via.depthwise[0], reason=f"{via.name} can't convert a computed filter")
+    if form.pointwise not in via.pointwise or form.depthwise not in via.depthwise:
+        raise UsageError(
+            f"{via.name} can't convert the lowering {form}; it takes "
+            f"{'|'.join(via.pointwise)} / {'|'.join(via.depthwise)}"
+        )
+    _one_of("precision", precision, tuple(TOLERANCES))
+    if precision != "fp32" and format != "coreml":
+        raise UsageError(f"precision {precision} exists for coreml only, not for {format}; use fp32")
+    if batch == -1 and format != "onnx":
+        raise UsageError(f"a dynamic batch exists for onnx only, not for {format}; give a fixed batch")
+    if batch == -1 and not form.any_batch:
+        raise UsageError(f"the lowering {form} unrolls the batch; for a dynamic one use matmul/taps or matmul/bank")
+    layout = _one_of("input layout", input_layout or via.input_layout.name, ("NCHW", "NHWC"))
+    if not via.any_input and (batch, layout) != (1, via.input_layout.name):
+        raise UsageError(f"{via.name} takes batch 1 and {via.input_layout.name} only, not batch {batch} and {layout}")
+    if image_input and (format != "coreml" or batch != 1 or layout != "NCHW"):
+        raise UsageError("an image input exists for coreml with batch 1 and NCHW only")
+    if labels is not None and len(labels) != model.config.num_classes:
+        raise UsageError(f"{len(labels)} labels for {model.config.num_classes} classes")
+    via.check_installed()
+    if any(not torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise UsageError("the model has weights that are not finite (NaN or infinite)")
+    return Plan(variant_name(model), via, runs_on, form, precision, batch, layout, image_input, labels)
+
+
+def variant_name(model: DMF) -> str:
+    """The variant that this model is, whatever its ablations, classes and image size; "custom" for none."""
+    changes = {
+        name: getattr(model.config, name) for name in ("num_classes", "image_size", "grn", "routing", "bank_init")
+    }
+    changes |= {name: getattr(model.config, name) for name in ("num_kernels", "token_input", "residual_kernel")}
+    return next((name for name, config in VARIANTS.items() if replace(config, **changes) == model.config), "custom")
+
+
+def input_spec(plan: Plan, size: int) -> InputSpec:
+    image = (3, size, size) if plan.input_layout == "NCHW" else (size, size, 3)
+    return InputSpec(
+        name="image",
+        shape=(plan.batch, *image),
+        layout="NCHW" if plan.input_layout == "NCHW" else "NHWC",
+        dtype="image" if plan.image_input else "float32",
+        colour_order="RGB",
+        mean=MEAN,
+        std=STD,
+        normalisation_in_graph=plan.image_input,
+        resize=int(size / 0.9),  # the released code's evaluation: the crop is 0.9 of the shorter side
+        crop=(size, size),
+        interpolation="bicubic",
+    )
+
+
+def _one_of(what: str, given: str, allowed: tuple[str, ...]) -> str:
+    if given not in allowed:
+        raise UsageError(f"unknown {what} {given!r}; choose from {', '.join(allowed)}{nearest(given, allowed)}")
+    return given
