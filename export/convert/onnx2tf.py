@@ -45,7 +45,16 @@ from export.static import StaticDMF
 LAYOUT: Layout = NHWC()
 LOWERING = "matmul/taps"
 REFUSED = "a convolution whose filter is computed, which onnx2tf 1.28.8 can't convert"  # the conv forms
-REQUIRES = ("onnx2tf", "tensorflow", "tf_keras", "onnx_graphsurgeon", "sng4onnx", "psutil", "ai_edge_litert")
+REQUIRES = (
+    "onnx2tf",
+    "tensorflow",
+    "tf_keras",
+    "onnx_graphsurgeon",
+    "sng4onnx",
+    "psutil",
+    "onnxslim",
+    "ai_edge_litert",
+)
 INPUT = "image"
 TOLERANCE = 1e-3  # of the largest logit: float32 graphs of the same operations; a wrong layout is off by about 1
 
