@@ -12,7 +12,6 @@ from pathlib import Path
 
 import dmf
 from export.cli import as_json, measure_here, size_bytes
-from export.lowering import NAMES
 from export.pipeline import prepare, write_package
 from export.plan import make_plan
 from export.provenance import Origin
@@ -22,10 +21,11 @@ from runtime.measure import compare
 
 RESULTS = Path(__file__).parent / "results"
 MODEL, SEED = "dmf_xxs", 0
-ROUTES = {  # converter -> the lowerings it can convert
-    "torch-onnx": ("onnx", NAMES),
-    "litert-torch": ("tflite", NAMES),
-    "onnx2tf": ("tflite", ["matmul/taps", "matmul/bank", "twin/twin"]),
+FORMS = ["conv/conv", "matmul/conv", "matmul/taps", "matmul/bank", "twin/twin"]
+ROUTES = {  # converter -> its format, and the lowerings to measure
+    "torch-onnx": ("onnx", FORMS),
+    "litert-torch": ("tflite", FORMS),
+    "onnx2tf": ("tflite", ["matmul/taps", "twin/twin"]),
 }
 
 

@@ -38,21 +38,28 @@ def seed_weights(model: DMF, seed: int) -> DMF:
             normal(module.beta, 0, 0.2)
         elif isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
             normal(module.bias, 0, 0.2)
-    _set_statistics(model, pictures(8, model.config.image_size, generator))
-    return model.eval()
+    dtype = model.tokens.dtype
+    _set_statistics(model.double(), pictures(8, model.config.image_size, generator).double())
+    return model.to(dtype).eval()
 
 
 def pictures(count: int, size: int, generator: torch.Generator) -> Tensor:
     """Random normalised pictures (count, 3, size, size): a coarse and a fine pattern of random colour and contrast."""
-    coarse = F.interpolate(torch.randn(count, 3, 4, 4, generator=generator), size=(size, size), mode="bilinear")
-    fine = torch.randn(count, 3, size, size, generator=generator)
-    mean = 0.7 * torch.randn(count, 3, 1, 1, generator=generator)
-    contrast = 0.2 + 0.8 * torch.rand(2, count, 1, 1, 1, generator=generator)
-    return mean + contrast[0] * coarse + contrast[1] * fine
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(count, *shape, generator=generator).double()  # see _set_statistics
+
+    coarse, fine, mean = normal(3, 4, 4), normal(3, size, size), 0.7 * normal(3, 1, 1)
+    contrast = 0.2 + 0.8 * torch.rand(2, count, 1, 1, 1, generator=generator).double()
+    smooth = F.interpolate(coarse, size=(size, size), mode="bilinear")
+    return (mean + contrast[0] * smooth + contrast[1] * fine).float()
 
 
 def _set_statistics(model: DMF, images: Tensor) -> None:
-    """Set every BN's running statistics to those of `images`, in one pass, rounded so that no machine's sums show."""
+    """Set every BN's running statistics to those of `images`, in one pass.
+
+    In float64, and rounded to float16, so that the order of sums, which differs with the number of threads, can't show.
+    """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
 
     def measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -64,6 +71,6 @@ def _set_statistics(model: DMF, images: Tensor) -> None:
         norm.running_var.copy_((variance + 1e-3).half())
 
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
-    model.eval()(images.to(model.tokens.dtype))
+    model.eval()(images)
     for hook in hooks:
         hook.remove()

@@ -3,6 +3,7 @@
 import copy
 import traceback
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,11 @@ class Prepared:
     origin: Origin
     graph: StaticDMF
     reference: Reference
-    twin_reference: Reference  # of the model with its kernel banks at zero
+
+    @cached_property
+    def twin_reference(self) -> Reference:
+        """Of the model with its kernel banks at zero, which the static twin must equal."""
+        return compute_reference(without_bank(self.model), self.reference.inputs)
 
 
 def prepare(model: DMF, origin: Origin, progress: Progress = SILENT) -> Prepared:
@@ -49,11 +54,10 @@ def prepare(model: DMF, origin: Origin, progress: Progress = SILENT) -> Prepared
     with progress.stage("reference: eager PyTorch in float64"):
         inputs = verification_inputs(model)
         reference = compute_reference(model, inputs)
-        twin_reference = compute_reference(without_bank(model), inputs)
     with progress.stage("reparameterize: fold, prove in float64"):
         graph = reparameterize(copy.deepcopy(model).double())
         check_folds(graph, reference)
-    return Prepared(model, origin, graph.float(), reference, twin_reference)
+    return Prepared(model, origin, graph.float(), reference)
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ def normalize(images: NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> 
 
 
 def search_routing(
-    model: DMF, start: NDArray[np.uint8], direction: int, steps: int = 30
+    model: DMF, start: NDArray[np.uint8], direction: int, steps: int = 20
 ) -> tuple[NDArray[np.uint8], float]:
     """Climb from an image (H, W, 3) to one whose routing is the same but extreme (+1), or turned around (-1).
 

@@ -1,7 +1,6 @@
 """The second route to TFLite, against the eager model in float64."""
 
 import copy
-import importlib.util
 import os
 import subprocess
 import sys
@@ -21,8 +20,6 @@ from export.lowering import Lowering, lower
 from export.reparameterize import reparameterize
 
 ROOT = Path(__file__).parents[2]
-MISSING = [name for name in onnx2tf.REQUIRES if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 # A process that starts with this on its path gets no socket, and reports itself and each host that it looks up.
 # (That urllib3 asks for a socket when it is imported, to see if the machine has IPv6, is none of our business.)
