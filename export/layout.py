@@ -59,11 +59,20 @@ class Layout(Protocol):
     def layer_norm(self, tokens: Tensor, eps: float) -> Tensor:
         """(N, D), each row to mean 0 and variance 1."""
 
+    def spread(self, queries: Tensor, mask: Tensor) -> Tensor:
+        """Queries (B, M, C), one copy per head with the other heads' channels 0, as `scores` takes them.
+
+        mask is (h, C): 1 where the channel belongs to the head.
+        """
+
     def scores(self, queries: Tensor, x: Tensor) -> Tensor:
-        """Products of queries (B, R, C) with every position -> (B, R, HW)"""
+        """Products of spread queries with every position of a feature map -> (B, h * M, HW)"""
+
+    def token_scores(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Products of spread queries with tokens (B, M, C) -> (B, h * M, M)"""
 
     def gather(self, attention: Tensor, x: Tensor) -> Tensor:
-        """Sums of positions weighted by attention (B, R, HW) -> (B, R, C)"""
+        """Sums of positions weighted by attention (B, h * M, HW) -> (B, h * M, C)"""
 
 
 class NCHW:
@@ -120,8 +129,14 @@ class NCHW:
     def layer_norm(self, tokens: Tensor, eps: float) -> Tensor:
         return F.layer_norm(tokens, tokens.shape[-1:], eps=eps)
 
+    def spread(self, queries: Tensor, mask: Tensor) -> Tensor:
+        return (queries[:, None] * mask[:, None]).flatten(1, 2)  # (B, h * M, C)
+
     def scores(self, queries: Tensor, x: Tensor) -> Tensor:
         return queries @ x.flatten(2)
+
+    def token_scores(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        return queries @ tokens.transpose(1, 2)
 
     def gather(self, attention: Tensor, x: Tensor) -> Tensor:
         return attention @ x.flatten(2).transpose(1, 2)
@@ -189,8 +204,17 @@ class NHWC:
     def layer_norm(self, tokens: Tensor, eps: float) -> Tensor:
         return _normalize(tokens, (1,), eps)
 
+    # A product with a transposed operand becomes a FULLY_CONNECTED with computed weights, which XNNPACK leaves out. So
+    # queries are transposed before the mask is applied, where no converter can see it, and scores after the product.
+
+    def spread(self, queries: Tensor, mask: Tensor) -> Tensor:
+        return (queries.transpose(1, 2)[:, :, None] * mask.T[:, :, None]).flatten(2)  # (B, C, h * M)
+
     def scores(self, queries: Tensor, x: Tensor) -> Tensor:
-        return queries @ x.flatten(1, 2).transpose(1, 2)
+        return (x.flatten(1, 2) @ queries).transpose(1, 2)
+
+    def token_scores(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        return (tokens @ queries).transpose(1, 2)
 
     def gather(self, attention: Tensor, x: Tensor) -> Tensor:
         return attention @ x.flatten(1, 2)

@@ -37,7 +37,7 @@ class Plan:
             parts.append(self.converter.name)
         if self.target.name != DEFAULT_TARGETS[self.converter.format]:
             parts.append(self.target.name)
-        if self.lowering != self.target.lowering:
+        if str(self.lowering) != str(self.target.lowering):
             parts.append(str(self.lowering).replace("/", "_"))
         if self.precision != "fp32":
             parts.append(self.precision)

@@ -112,7 +112,7 @@ def fold_cross(cross: eager.Mobile2Former, tokens: Tensor) -> static.CrossAttent
 def fold_first_cross(cross: eager.Mobile2Former, tokens: Tensor) -> static.FirstCrossAttention:
     heads = static.Heads(cross.heads, cross.q.out_features, tokens.dtype)
     tokens = cross.norm(tokens)
-    queries = heads.spread((tokens @ scaled_queries(cross).T)[None])
+    queries = (tokens @ scaled_queries(cross).T)[None]
     return static.FirstCrossAttention(tokens, queries, static.linear(cross.fc.weight), heads)
 
 

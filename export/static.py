@@ -116,20 +116,15 @@ class Heads(nn.Module):
     Rows of different heads then share one matrix product over all channels, and the feature map needs no transpose.
     """
 
-    mask: Tensor  # (h, 1, C): 1 where the channel belongs to the head
+    mask: Tensor  # (h, C): 1 where the channel belongs to the head
 
     def __init__(self, heads: int, channels: int, dtype: torch.dtype) -> None:
         super().__init__()
-        mask = torch.eye(heads, dtype=dtype).repeat_interleave(channels // heads, 1)
-        self.register_buffer("mask", mask[:, None])
-
-    def spread(self, queries: Tensor) -> Tensor:
-        """(B, M, C) -> (B, h * M, C)"""
-        return (queries[:, None] * self.mask).flatten(1, 2)
+        self.register_buffer("mask", torch.eye(heads, dtype=dtype).repeat_interleave(channels // heads, 1))
 
     def collect(self, values: Tensor) -> Tensor:
         """(B, h * M, C) -> (B, M, C)"""
-        return (values.unflatten(1, (self.mask.shape[0], -1)) * self.mask).sum(1)
+        return (values.unflatten(1, (self.mask.shape[0], -1)) * self.mask[:, None]).sum(1)
 
 
 class CrossAttention(LaidOut):
@@ -148,12 +143,12 @@ class CrossAttention(LaidOut):
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         """A feature map, (B * M, D) -> (B * M, D)"""
         tokens = self.layout.layer_norm(tokens, EPS) * self.weight + self.bias
-        queries = self.heads.spread(self.q(tokens).unflatten(0, (-1, self.num_tokens)))
+        queries = self.q(tokens).unflatten(0, (-1, self.num_tokens))
         return self.fc(attend(self.layout, self.heads, queries, x)) + tokens
 
 
 class FirstCrossAttention(LaidOut):
-    """mobile2former of the first block: normalised tokens (M, D) and spread queries (1, h * M, C) are constants."""
+    """mobile2former of the first block: normalised tokens (M, D) and queries (1, M, C) are constants."""
 
     tokens: Tensor
     queries: Tensor
@@ -165,13 +160,13 @@ class FirstCrossAttention(LaidOut):
 
     def forward(self, x: Tensor, _: Tensor | None = None) -> Tensor:
         """A feature map -> (B * M, D)"""
-        z = self.fc(attend(self.layout, self.heads, self.queries.expand(x.shape[0], -1, -1), x))
+        z = self.fc(attend(self.layout, self.heads, self.queries, x))
         return (z.unflatten(0, (-1, self.tokens.shape[0])) + self.tokens).flatten(0, 1)
 
 
 def attend(layout: Layout, heads: Heads, queries: Tensor, x: Tensor) -> Tensor:
-    """Spread queries (B, h * M, C) over the positions of a feature map -> (B * M, C)"""
-    attention = layout.scores(queries, x).softmax(2)
+    """Queries (B, M, C) over the positions of a feature map -> (B * M, C)"""
+    attention = layout.scores(layout.spread(queries, heads.mask), x).softmax(2)
     return heads.collect(layout.gather(attention, x)).flatten(0, 1)
 
 
@@ -189,7 +184,7 @@ class Former(LaidOut):
         """(B * M, D) -> (B * M, D)"""
         qkv = self.qkv(self.layout.layer_norm(tokens, EPS)).unflatten(0, (-1, self.num_tokens))
         q, k, v = qkv.chunk(3, 2)  # (B, M, D) each
-        attention = (self.heads.spread(q) @ k.transpose(1, 2)).softmax(2)
+        attention = self.layout.token_scores(self.layout.spread(q, self.heads.mask), k).softmax(2)
         tokens = tokens + self.proj(self.heads.collect(attention @ v).flatten(0, 1))
         return tokens + self.fc2(F.gelu(self.fc1(self.layout.layer_norm(tokens, EPS))))
 
