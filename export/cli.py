@@ -1,7 +1,10 @@
 """``dmf-export``: a checkpoint becomes packages, each proven."""
 
 import json
+import os
 import platform
+import shlex
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -89,6 +92,8 @@ def _export(argv: Sequence[str] | None) -> int:
         raise UsageError("--target and --lowering are for one format; give it instead of --format all")
     if arguments.dynamic_batch and arguments.batch != 1:
         raise UsageError(f"--dynamic-batch takes any number of images, --batch {arguments.batch} only that; give one")
+    if arguments.format == "all" and arguments.precision != "fp32":
+        raise UsageError(f"--precision {arguments.precision} is not for every format; give --format coreml")
     progress, out = commandline.Progress(quiet=arguments.quiet), Path(arguments.out)
     model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, arguments.image_size)
     plans = plan_formats(model, arguments)
@@ -117,7 +122,7 @@ def load_model(name: str, checkpoint: str | None, seed: int, image_size: int | N
             return dmf.seed_weights(dmf.create_model(name, **changes), seed), Origin(seed=seed)
         model = dmf.load_checkpoint(checkpoint, name)
         model.config = replace(model.config, **changes)
-        return model, Origin(path_name=Path(checkpoint).name)
+        return model, Origin(path=Path(checkpoint))
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -134,7 +139,7 @@ def plan_formats(model: dmf.DMF, arguments: Namespace) -> list[Plan]:
             converter=arguments.tflite_converter if format == "tflite" else None,
             target=arguments.target,
             lowering=arguments.lowering,
-            precision=arguments.precision if everywhere or format == "coreml" else "fp32",
+            precision=arguments.precision,
             batch=-1 if arguments.dynamic_batch and (everywhere or format == "onnx") else arguments.batch,
             input_layout=arguments.input_layout,
             image_input=arguments.image_input and (everywhere or format == "coreml"),
@@ -158,7 +163,7 @@ def measure_here(packages: Sequence[Package], progress: commandline.Progress) ->
     for package in packages:
         name = package.manifest.name
         latencies[name] = None
-        if package.manifest.format != "coreml" or platform.system() == "Darwin":
+        if runs_here(package):
             with progress.stage(f"{name}: measure"):
                 latencies[name] = measure(package, repeats=50)
     return latencies
@@ -199,16 +204,27 @@ def as_json(package: Package, report: LatencyReport | None) -> dict[str, object]
 
 def print_next(packages: Sequence[Package]) -> None:
     """What to run next, ready to copy."""
-    paths = " ".join(str(package.path) for package in packages)
-    runnable = " ".join(str(p.path) for p in packages if p.manifest.format != "coreml" or platform.system() == "Darwin")
     for package in packages:
         for line in package.manifest.unchecked:
             print(f"unchecked: {line}")
+    paths = [shlex.quote(str(package.path)) for package in packages]
+    here = [path for path, p in zip(paths, packages, strict=True) if runs_here(p)]
     print("\nnext:")
-    print(f"  dmf-verify {paths}")
-    if runnable:
-        print(f"  dmf-bench {runnable}")
-    print("  dmf-export --checkpoint YOUR.safetensors --model dmf_xxs --format all --out build/mine")
+    print(" ", command("dmf-verify"), *paths)
+    if here:
+        print(" ", command("dmf-bench"), *here)
+    print(" ", command(PROG), "--checkpoint YOUR.safetensors --model dmf_xxs --format all --out build/mine")
+
+
+def command(name: str) -> str:
+    """How to call one of this project's commands: by name if it is on the path, else by where it lies."""
+    beside = Path(sys.argv[0]).with_name(name)
+    return name if shutil.which(name) or not beside.is_file() else shlex.quote(os.path.relpath(beside))
+
+
+def runs_here(package: Package) -> bool:
+    """Whether this host has a runtime for the package's format."""
+    return package.manifest.format != "coreml" or platform.system() == "Darwin"
 
 
 def print_list() -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.errors import UsageError
+from runtime.manifest import MANIFEST_NAME
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -27,8 +28,8 @@ def check_destination(out: Path, name: str, overwrite: bool) -> None:
     destination = out / name
     if destination.exists() and not overwrite:
         raise UsageError(f"{destination} exists already; give --overwrite to replace it, or another --out")
-    if destination.exists() and not destination.is_dir():
-        raise UsageError(f"{destination} is a file, not a package; remove it, or give another --out")
+    if destination.exists() and not (destination / MANIFEST_NAME).is_file():
+        raise UsageError(f"{destination} is not a package; remove it, or give another --out")
 
 
 @contextmanager

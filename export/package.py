@@ -5,17 +5,21 @@ from pathlib import Path
 
 from dmf import DMF
 from export import provenance
+from export.convert.coreml import LABEL, PROBABILITIES
 from export.plan import Plan
 from export.provenance import Origin
 from export.verify.parity import Verdict
-from runtime.manifest import Checkpoint, InputSpec, Lowering, Manifest, Model, OutputSpec, hash_files
+from runtime.manifest import InputSpec, Lowering, Manifest, Model, OutputSpec, hash_files
 
 LABELS_NAME = "labels.txt"
 
 
 def make_manifest(plan: Plan, model: DMF, origin: Origin, spec: InputSpec, verdict: Verdict, folder: Path) -> Manifest:
     config = model.config
-    outputs = [OutputSpec("logits", (plan.batch, config.num_classes), "float32")]
+    outputs = [OutputSpec("logits", (plan.batch, config.num_classes), "float16" if is_half(plan) else "float32")]
+    if plan.is_classifier:
+        outputs.append(OutputSpec(PROBABILITIES, (plan.batch, config.num_classes), "float32"))
+        outputs.append(OutputSpec(LABEL, (plan.batch,), "string"))
     return Manifest(
         name=plan.name,
         format=plan.converter.format,  # type: ignore[arg-type]  # one of the schema's formats, as CONVERTERS has them
@@ -25,12 +29,7 @@ def make_manifest(plan: Plan, model: DMF, origin: Origin, spec: InputSpec, verdi
         lowering=Lowering(plan.lowering.pointwise, plan.lowering.depthwise, plan.lowering.reason),
         precision="fp16" if plan.precision == "fp16" else "fp32",
         model=Model(plan.variant, sum(p.numel() for p in model.parameters()), config.to_dict()),
-        checkpoint=Checkpoint(
-            source=origin.source,
-            path_name=origin.path_name,
-            seed=origin.seed,
-            sha256=provenance.weights_sha256(model),
-        ),
+        checkpoint=provenance.checkpoint(model, origin),
         source=provenance.source(),
         tools=provenance.tools(),
         inputs=(spec,),
@@ -40,6 +39,11 @@ def make_manifest(plan: Plan, model: DMF, origin: Origin, spec: InputSpec, verdi
         unchecked=unchecked(plan),
         files=hash_files(folder, labels=LABELS_NAME if plan.labels is not None else None),
     )
+
+
+def is_half(plan: Plan) -> bool:
+    """Whether logits come out in fp16: a Core ML classifier's do, because they are tapped inside the program."""
+    return plan.is_classifier and plan.precision == "fp16"
 
 
 def unchecked(plan: Plan) -> tuple[str, ...]:

@@ -17,15 +17,15 @@ from export.layout import NCHW, NHWC, Layout
 from export.lowering import lower
 from export.package import LABELS_NAME, make_manifest
 from export.plan import Plan, input_spec, make_plan
-from export.provenance import Origin
+from export.provenance import Origin, weights_sha256
 from export.reparameterize import reparameterize
 from export.static import StaticDMF
 from export.verify.artifact import verify_artifact
 from export.verify.inputs import MEAN, STD, normalize, verification_inputs
-from export.verify.parity import Verdict
+from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict
 from export.verify.reference import Reference, compute_reference, without_bank
 from runtime.commandline import Progress
-from runtime.errors import CommandError, ConverterError, ParityError, RunnerError, UsageError
+from runtime.errors import CommandError, ConverterError, ParityError, RunnerError
 from runtime.golden import Golden, write_golden
 from runtime.manifest import GOLDEN_NAME, InputSpec, Package, write_manifest
 
@@ -121,12 +121,16 @@ def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log
     example = torch.zeros(batch, *spec.shape[1:])
     options = Options(
         log=log,
-        metadata={"description": f"Dynamic Mobile-Former {plan.variant}", "lowering": str(plan.lowering)},
+        metadata={
+            "description": f"Dynamic Mobile-Former {plan.variant}",
+            "lowering": str(plan.lowering),
+            "weights_sha256": weights_sha256(prepared.model),
+        },
         dynamic_batch=plan.batch == -1,
         precision=plan.precision,
         mean=MEAN if plan.image_input else None,
         std=STD if plan.image_input else None,
-        labels=plan.labels if plan.image_input else None,
+        labels=plan.labels if plan.is_classifier else None,
     )
     try:
         with captured(log), interruptible():
@@ -152,21 +156,15 @@ def prove(plan: Plan, spec: InputSpec, artifact: Path, reference: Reference, rej
 
     Raises `ParityError`; `RunnerError` for an artifact that can't be opened or run.
     """
-    failure: type[CommandError] = ParityError
+    oracle = TWIN_ORACLE if plan.lowering.is_twin else ORACLE
     try:
-        with interruptible():
-            verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.precision)
-        failures = verdict.failures
-    except (UsageError, OSError, MemoryError):
-        raise
-    except ValueError as error:  # logits of another shape
-        failures = (str(error),)
-    except Exception as error:  # RunnerError, and whatever the interpreter of Core ML programs can't read
-        failure, failures = RunnerError, (str(error),)
-    if not failures:
-        return verdict
-    (artifact.parent / "report.txt").write_text("".join(f"{line}\n" for line in failures), encoding="utf-8")
-    keep_rejected(artifact.parent, rejected)
-    message = "; ".join(failures).replace(str(artifact.parent), str(rejected))
-    what = "is not the model" if failure is ParityError else "can't be run"
-    raise failure(f"{plan.name} {what}: {message}; kept in {rejected}")
+        verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.precision, oracle)
+        if not verdict.failures:
+            return verdict
+        raise ParityError("; ".join(verdict.failures))
+    except (ParityError, RunnerError) as error:
+        (artifact.parent / "report.txt").write_text(f"{error}\n", encoding="utf-8")
+        keep_rejected(artifact.parent, rejected)
+        message = str(error).replace(str(artifact.parent), str(rejected))
+        what = "is not the model" if isinstance(error, ParityError) else "can't be run"
+        raise type(error)(f"{plan.name} {what}: {message}; kept in {rejected}") from error

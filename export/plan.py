@@ -30,6 +30,11 @@ class Plan:
     labels: tuple[str, ...] | None
 
     @property
+    def is_classifier(self) -> bool:
+        """Core ML: it answers with a label and probabilities, too."""
+        return self.image_input and self.labels is not None
+
+    @property
     def name(self) -> str:
         """The package's folder: variant and format, and whatever is not the default."""
         parts = [self.variant, self.converter.format]
@@ -78,6 +83,8 @@ def make_plan(
         raise UsageError(str(error)) from error
     if not lowering and form.depthwise not in via.depthwise:
         form = replace(form, depthwise=via.depthwise[0], reason=f"{via.name} can't convert a computed filter")
+    if not lowering and batch == -1 and not form.any_batch:
+        form = replace(form, depthwise="taps", reason="a computed filter fixes the batch")
     if form.pointwise not in via.pointwise or form.depthwise not in via.depthwise:
         raise UsageError(
             f"{via.name} can't convert the lowering {form}; it takes "
@@ -97,6 +104,9 @@ def make_plan(
         raise UsageError("an image input exists for coreml with batch 1 and NCHW only")
     if labels is not None and len(labels) != model.config.num_classes:
         raise UsageError(f"{len(labels)} labels for {model.config.num_classes} classes")
+    if labels is not None and image_input and len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise UsageError(f"label {twice!r} stands for two classes; a Core ML classifier needs different ones")
     via.check_installed()
     if any(not torch.isfinite(value).all() for value in model.state_dict().values()):
         raise UsageError("the model has weights that are not finite (NaN or infinite)")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from runtime.manifest import Source
+from runtime.manifest import Checkpoint, Source
 
 TOOLS = (
     "torch",
@@ -30,14 +30,24 @@ TOOLS = (
 class Origin:
     """Where the weights of a model came from: a file, a seed, or (neither) whoever called `export`."""
 
-    path_name: str | None = None
+    path: Path | None = None
     seed: int | None = None
 
     @property
     def source(self) -> Literal["file", "seeded", "memory"]:
-        if self.path_name is not None:
+        if self.path is not None:
             return "file"
         return "memory" if self.seed is None else "seeded"
+
+
+def checkpoint(model: nn.Module, origin: Origin) -> Checkpoint:
+    """The manifest's record of the weights."""
+    file_sha256 = None
+    if origin.path is not None:
+        with origin.path.open("rb") as file:
+            file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    name = None if origin.path is None else origin.path.name
+    return Checkpoint(origin.source, name, origin.seed, weights_sha256(model), file_sha256)
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -63,7 +73,8 @@ def source() -> Source:
     commit = git("rev-parse", "HEAD")
     if commit is None or git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return Source(None, None)
-    return Source(commit, bool(git("status", "--porcelain")))
+    status = git("status", "--porcelain")
+    return Source(commit, None if status is None else bool(status))
 
 
 def tools() -> dict[str, str]:

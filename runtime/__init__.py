@@ -6,6 +6,6 @@ side knows nothing of PyTorch, and imports each inference runtime only where it 
 
 ::
 
-    package = runtime.manifest.open_package("build/dmf_xxs-onnx-fp32")
+    package = runtime.manifest.open_package("build/dmf_s-onnx")
     report = runtime.measure.measure(package, threads=2)
 """

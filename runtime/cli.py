@@ -13,7 +13,7 @@ from runtime.report import comparison_text, latency_text
 PROG = "dmf-bench"
 EPILOG = """\
 example:
-  dmf-bench build/dmf_s-onnx-fp32 --against build/dmf_s-tflite-fp32 --json out.json
+  dmf-bench build/dmf_s-onnx --against build/dmf_s-tflite --json out.json
 
 exit codes: 0 measured, 2 wrong arguments or an altered package, 5 the runtime failed,
 130 interrupted"""

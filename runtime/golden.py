@@ -3,8 +3,8 @@
 A few images and the float64 reference's logits for them, in ``golden.safetensors``.
 
 Tensors ``images`` uint8 ``(N, H, W, 3)`` RGB, cropped and not yet normalised, ``logits`` float64
-``(N, classes)``, and, where the routing shows in the logits, ``frozen_logits`` float64: what a network
-would answer that routed every image like the first one. The metadata's ``names`` is a JSON array of N
+``(N, classes)``, and, whenever the exporter knew them, ``frozen_logits`` float64: what a network would
+answer that routed every image like the first one. The metadata's ``names`` is a JSON array of N
 names. One file serves the Python, Kotlin and Swift tests.
 """
 

@@ -15,9 +15,10 @@ from runtime.errors import UsageError
 SCHEMA = "manifest-v1"
 MANIFEST_NAME = "manifest.json"
 GOLDEN_NAME = "golden.safetensors"
+IGNORED_NAMES = (".DS_Store",)  # Finder leaves it in every folder it shows
 
 Format = Literal["onnx", "coreml", "tflite"]
-Precision = Literal["fp32", "fp16", "w8", "w8a8"]
+Precision = Literal["fp32", "fp16"]
 Layout = Literal["NCHW", "NHWC"]
 Role = Literal["artifact", "golden", "labels"]
 
@@ -42,12 +43,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the weights came from. ``sha256`` is of the weights, whatever file held them."""
+    """Where the weights came from.
+
+    ``sha256`` is of the weights, whatever file held them, ``file_sha256`` of that file (None unless
+    ``source`` is file).
+    """
 
     source: Literal["file", "seeded", "memory"]
     path_name: str | None
     seed: int | None
     sha256: str
+    file_sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,23 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class InputParity:
+    """How near one output is to the oracle on one input, which is judged by its own budget."""
+
+    name: str
+    max_abs_error: float
+    yardstick_abs_error: float
+    budget_abs_error: float
+
+
+@dataclass(frozen=True)
 class OutputParity:
     """How near one output is to the oracle.
 
-    ``psnr_db`` is None where it is exactly equal; top-1 is None off logits.
+    Error, yardstick and budget are the largest of ``per_input``. ``psnr_db`` is None where it is
+    exactly equal. ``top1_agreement`` is the share with the same class of the inputs whose margin
+    exceeds the error, None if there are none; ``top1_min_margin`` is None for one class; both are
+    None off logits.
     """
 
     name: str
@@ -118,6 +137,7 @@ class OutputParity:
     yardstick_max_abs_error: float
     budget_max_abs_error: float
     reference_max_abs: float
+    per_input: tuple[InputParity, ...]
 
 
 @dataclass(frozen=True)
@@ -170,15 +190,6 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON."""
         return documents.to_json(self)
-
-    @classmethod
-    def from_json(cls, document: Any) -> "Manifest":
-        """The manifest from plain JSON.
-
-        UsageError names the JSON path of the first violation of the schema.
-        """
-        documents.validate(document, SCHEMA, MANIFEST_NAME)
-        return documents.from_json(cls, document)
 
 
 @dataclass(frozen=True)
@@ -275,7 +286,7 @@ def check_files(folder: Path | str, manifest: Manifest) -> None:
 
 
 def _file_names(folder: Path) -> Sequence[str]:
-    paths = (path for path in folder.rglob("*") if not path.is_dir())
+    paths = (path for path in folder.rglob("*") if path.name not in IGNORED_NAMES and not path.is_dir())
     names = sorted(path.relative_to(folder).as_posix() for path in paths)
     return [name for name in names if name != MANIFEST_NAME]
 

@@ -1,4 +1,4 @@
-"""Latency reports as a table for people: aligned text for a terminal, Markdown for a page."""
+"""Latency reports as text for people."""
 
 from collections.abc import Sequence
 
@@ -30,12 +30,6 @@ def latency_text(reports: Sequence[LatencyReport]) -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
-
-
-def latency_markdown(reports: Sequence[LatencyReport]) -> str:
-    """The reports as a Markdown table."""
-    rule = ["---", "---", *["---:"] * (len(HEADER) - 2)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [HEADER, rule, *map(_row, reports)])
 
 
 def comparison_text(comparison: Comparison) -> str:

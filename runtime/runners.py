@@ -1,8 +1,7 @@
 """Inference runtimes of this host: an artifact is opened once and run on one array at a time.
 
 A runner needs no manifest, so that an artifact can be run before it is packaged: inputs and outputs
-are positional, in the order in which the network returns them. ``run_named`` gives them the
-manifest's names.
+are positional, in the order in which the network returns them.
 """
 
 import platform
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 
 from runtime.errors import RunnerError, UsageError
 from runtime.extras import require
-from runtime.manifest import OutputSpec
 
 Array = NDArray[Any]
 
@@ -136,7 +134,10 @@ class LiteRTRunner(Runner):
 
 
 class CoreMLRunner(Runner):
-    """Core ML on this Mac, on whichever compute units it chooses; ``threads`` is not its to set."""
+    """Core ML on this Mac, on whichever compute units it chooses; ``threads`` is not its to set.
+
+    Its outputs are the model's multi-arrays, not a classifier's label and probabilities by label.
+    """
 
     runtime = "coreml"
 
@@ -155,8 +156,10 @@ class CoreMLRunner(Runner):
             raise _cannot("open", self.runtime, artifact, error) from error
         description = self._model.get_spec().description
         self._input = _single([feature.name for feature in description.input], artifact)
-        self._takes_image = description.input[0].type.WhichOneof("Type") == "imageType"
-        self.output_names = tuple(feature.name for feature in description.output)
+        self._takes_image = _feature_type(description.input[0]) == "imageType"
+        self.output_names = tuple(
+            feature.name for feature in description.output if _feature_type(feature) == "multiArrayType"
+        )
 
     @property
     def description(self) -> str:
@@ -171,6 +174,10 @@ class CoreMLRunner(Runner):
         except Exception as error:
             raise _cannot("run", self.runtime, self._artifact, error) from error
         return [np.concatenate([result[name] for result in results]) for name in self.output_names]
+
+
+def _feature_type(feature: Any) -> Any:
+    return feature.type.WhichOneof("Type")
 
 
 def _to_pillow(pixels: NDArray[np.float32]) -> Any:
@@ -211,21 +218,6 @@ def open_runner(format: str, artifact: Path | str, threads: int = 1) -> Runner:
     if not artifact.exists():
         raise UsageError(f"{artifact}: no such artifact")
     return _RUNNERS[format](artifact, threads)
-
-
-def run_named(runner: Runner, outputs: Sequence[OutputSpec], x: NDArray[np.float32]) -> dict[str, Array]:
-    """Run, and return the outputs under the manifest's names and in its order.
-
-    Matched by name where the artifact's names are the manifest's, by position where a converter
-    renamed them. RunnerError: the artifact has another number of outputs.
-    """
-    names = [output.name for output in outputs]
-    arrays = runner.run(x)
-    if len(arrays) != len(names):
-        raise RunnerError(f"the artifact returns {len(arrays)} outputs, the manifest lists {len(names)}")
-    own_names = runner.output_names if set(runner.output_names) == set(names) else names
-    by_name = dict(zip(own_names, arrays, strict=True))
-    return {name: by_name[name] for name in names}
 
 
 def _single(inputs: Sequence[Any], artifact: Path) -> Any:

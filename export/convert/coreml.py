@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from export.convert.options import Options
 from export.static import StaticDMF
 
+LABEL, PROBABILITIES = "label", "label_probs"  # outputs of a classifier; coremltools derives the second from the first
+
 
 class _Classifier(nn.Module):
     """Probabilities, which Core ML's classifier output is made of."""
@@ -54,7 +56,7 @@ def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> 
     output, classifier = ct.TensorType("logits", dtype=np.float32), None
     if options.labels is not None:
         output = ct.TensorType("probabilities", dtype=np.float32)
-        classifier = ct.ClassifierConfig(list(options.labels), "label")
+        classifier = ct.ClassifierConfig(list(options.labels), LABEL)
     program = torch.export.export(module.eval(), (example,)).run_decompositions({})
     model = ct.convert(
         program,
@@ -62,14 +64,13 @@ def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> 
         inputs=[image],
         outputs=[output],
         classifier_config=classifier,
-        minimum_deployment_target=getattr(ct.target, f"iOS{options.ios}"),
+        minimum_deployment_target=ct.target.iOS17,
         compute_precision=ct.precision.FLOAT16 if options.precision == "fp16" else ct.precision.FLOAT32,
         skip_model_load=True,
     )
     if classifier is not None:
         model = ct.models.MLModel(_with_logits(model.get_spec()), weights_dir=model.weights_dir, skip_model_load=True)
     model.short_description = options.metadata.get("description", "")
-    model.version = options.metadata.get("version", "")
     for key, value in options.metadata.items():
         model.user_defined_metadata[key] = value
     model.save(str(path))

@@ -6,10 +6,21 @@ a strided one; two strided constants of one shape then become one, silently. So 
 
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from export.convert.options import Options
 from export.static import StaticDMF
+
+
+class _Named(nn.Module):
+    """The graph with its output named; a signature takes the names from here."""
+
+    def __init__(self, network: StaticDMF) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.network(image)}
 
 
 def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> None:
@@ -19,4 +30,4 @@ def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> 
     for name, constant in [*graph.named_parameters(), *graph.named_buffers()]:
         if not constant.is_contiguous():
             raise RuntimeError(f"{name} is not contiguous; litert-torch might confuse it with another constant")
-    litert_torch.convert(graph, (example,)).export(str(path))
+    litert_torch.convert(_Named(graph).eval(), sample_kwargs={"image": example}).export(str(path))

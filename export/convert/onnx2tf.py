@@ -19,10 +19,9 @@ What 1.28.8 gets wrong, and what is done about it here:
 - If it can run the graph on those pictures it tries all permutations of each MatMul. It resizes them as NCHW, so here
   it can't, and says so in the log.
 - If a conversion fails and it knows the graph's path, it looks for parameters for minutes: it is given the graph alone.
-- It declares no requirements: those in `REQUIRES` must be named beside it.
+- It declares no requirements: `CONVERTERS` and the extra in pyproject.toml name them.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -84,7 +83,7 @@ def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> 
     `RuntimeError` if onnx2tf fails, or if its result is not the graph.
     """
     check(graph, example)
-    with tempfile.TemporaryDirectory(prefix="onnx2tf-") as directory:
+    with tempfile.TemporaryDirectory(prefix="onnx2tf-", dir=options.log.parent) as directory:
         traced = Path(directory) / "traced.onnx"
         to_onnx.convert(graph, example, traced, options)
         shape_for_onnx2tf(traced, Path(directory) / "model.onnx", Path(directory) / "parameters.json")
@@ -97,8 +96,6 @@ def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> 
 
 
 def check(graph: StaticDMF, example: Tensor) -> None:
-    if missing := [name for name in REQUIRES if importlib.util.find_spec(name) is None]:
-        raise ValueError(f"onnx2tf needs {', '.join(missing)}, not installed here")
     layouts = (graph.layout.name, graph.input_layout.name)
     if layouts != ("NHWC", "NHWC"):
         raise ValueError(f"onnx2tf needs an NHWC graph with NHWC input, not {', '.join(layouts)}")

@@ -14,4 +14,3 @@ class Options:
     mean: tuple[float, float, float] | None = None  # Core ML: an image input, normalised in the graph with these
     std: tuple[float, float, float] | None = None
     labels: tuple[str, ...] | None = None  # Core ML: a classifier that also answers with a label
-    ios: int = 17  # Core ML's minimum deployment target

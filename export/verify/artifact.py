@@ -11,22 +11,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.captured import captured
-from export.verify.parity import Run, Verdict, verify
+from export.captured import captured, interruptible
+from export.verify.parity import ORACLE, Run, Verdict, verify
 from export.verify.reference import Reference
+from runtime.errors import CommandError, ParityError, RunnerError
+from runtime.extras import require
 from runtime.manifest import InputSpec
 from runtime.preprocess import to_input
 from runtime.runners import open_runner
 
 
-def verify_artifact(format: str, path: Path, spec: InputSpec, reference: Reference, precision: str) -> Verdict:
-    """Judge an artifact by every means this host has of running it. Raises what opening it raises."""
+def verify_artifact(
+    format: str, path: Path, spec: InputSpec, reference: Reference, precision: str, oracle: str = ORACLE
+) -> Verdict:
+    """Judge an artifact by every means this host has of running it.
+
+    Raises `UsageError` for a runtime that isn't installed, `ParityError` for outputs that can't be compared,
+    `RunnerError` for an artifact that can't be opened or run.
+    """
     batch = None if spec.shape[0] == -1 else spec.shape[0]
     verdicts = []
-    for open_run in ways_to_run(format):
-        with captured(Path(os.devnull)):
-            run, checked_by = open_run(path, spec)
-        verdicts.append(verify(run, reference, precision, checked_by, batch))
+    try:
+        for open_run in ways_to_run(format):
+            with captured(Path(os.devnull)), interruptible():
+                run, checked_by = open_run(path, spec)
+            with interruptible():
+                verdicts.append(verify(run, reference, precision, checked_by, batch, oracle))
+    except (CommandError, OSError, MemoryError):
+        raise
+    except ValueError as error:  # logits of another shape
+        raise ParityError(f"{path}: {error}") from error
+    except Exception as error:  # whatever the interpreter of Core ML programs can't read
+        raise RunnerError(f"{path} can't be run: {error}") from error
     worst = max(verdicts, key=lambda verdict: (len(verdict.failures), verdict.parity.outputs[0].max_abs_error))
     return replace(worst, parity=replace(worst.parity, checked_by=", ".join(v.parity.checked_by for v in verdicts)))
 
@@ -51,6 +67,7 @@ def _run_here(format: str, path: Path, spec: InputSpec) -> tuple[Run, str]:
 def _interpreted(path: Path, spec: InputSpec) -> tuple[Run, str]:
     from export.verify.mil_interpreter import MilInterpreter
 
+    require("coremltools", extra="coreml")
     interpreter = MilInterpreter(path)
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from dmf import DMF
 from dmf.dynamic_conv import KernelAttention
+from dmf.seeded import pictures
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of pixels scaled to 0..1
 PHOTOGRAPHS = ("astronaut", "chelsea")
+CANDIDATES, SEARCH_STEPS = 32, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +34,13 @@ def verification_inputs(model: DMF, seed: int = 0) -> Inputs:
     size = model.config.image_size
     shots = [photograph(name, size) for name in PHOTOGRAPHS]
     noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
-    extreme, extreme_moved = search_routing(model, shots[0], +1)
-    turned, turned_moved = search_routing(model, shots[0], -1)
+    searched, apart = search_routing(model, seed)
     return Inputs(
-        np.stack([*shots, noise, extreme, turned]),
+        np.stack([*shots, noise, *searched]),
         (
             *(f"photograph: {name}" for name in PHOTOGRAPHS),
             f"noise: seed {seed}",
-            f"searched: routing weights driven {extreme_moved:.3f} towards their ends",
-            f"searched: routing weights driven {turned_moved:.3f} towards their other ends",
+            *(f"searched: {which} of two whose routing weights are {apart:.3f} apart" for which in ("first", "second")),
         ),
     )
 
@@ -58,46 +58,44 @@ def normalize(images: NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> 
     return (x - torch.tensor(MEAN, dtype=dtype)[:, None, None]) / torch.tensor(STD, dtype=dtype)[:, None, None]
 
 
-def search_routing(
-    model: DMF, start: NDArray[np.uint8], direction: int, steps: int = 20
-) -> tuple[NDArray[np.uint8], float]:
-    """Climb from an image (H, W, 3) to one whose routing is the same but extreme (+1), or turned around (-1).
+@torch.no_grad()
+def search_routing(model: DMF, seed: int) -> tuple[NDArray[np.uint8], float]:
+    """Two pictures (2, H, W, 3) that `model` routes as differently as can be found, and how far apart on average.
 
-    Every routing weight above the mean of its layer is driven up and every other one down, or the reverse: between the
-    two pictures each weight visits both ends of its range. Returns the best picture, and how far the weights moved in
-    that direction on average.
+    The two of `CANDIDATES` random pictures whose routing weights differ most, then each in turn moved away from the
+    other along the sign of the gradient; a step that doesn't help is taken back and halved.
     """
+    size = model.config.image_size
+    candidates = pictures(CANDIDATES, size, torch.Generator().manual_seed(seed)) * torch.tensor(STD)[:, None, None]
+    pixels = ((candidates + torch.tensor(MEAN)[:, None, None]) * 255).round().clamp(0, 255)
+    routed = torch.stack([routing(model, picture[None]) for picture in pixels])
+    apart = torch.cdist(routed, routed, p=1) / routed.shape[1]
+    pair = list(divmod(int(apart.argmax()), CANDIDATES))
+    best, routed, distance = pixels[pair], routed[pair], float(apart.max())
+    for i in [0, 1] * (SEARCH_STEPS // 2):
+        with torch.enable_grad():
+            picture = best[i : i + 1].clone().requires_grad_()
+            (gradient,) = torch.autograd.grad((routing(model, picture) - routed[1 - i]).abs().sum(), picture)
+        for step in (16, 8, 4, 2, 1):
+            moved = (picture + step * gradient.sign()).clamp(0, 255)
+            weights = routing(model, moved)
+            if (improved := float((weights - routed[1 - i]).abs().mean())) > distance:
+                best[i], routed[i], distance = moved[0], weights, improved
+                break
+    return best.permute(0, 2, 3, 1).byte().numpy(), distance
+
+
+def routing(model: DMF, pixels: Tensor) -> Tensor:
+    """(1, 3, H, W) of 0..255 -> the routing weights of all layers, (L * K)"""
     collected: list[Tensor] = []
     hooks = [
-        module.register_forward_hook(lambda _module, _inputs, pi: collected.append(pi))
+        module.register_forward_hook(lambda _module, _inputs, pi: collected.append(pi[0]))
         for module in model.modules()
         if isinstance(module, KernelAttention)
     ]
-    scale, shift = torch.tensor(STD)[:, None, None], torch.tensor(MEAN)[:, None, None]
-
-    def routing(pixels: Tensor) -> Tensor:
-        """(1, 3, H, W) of 0..1 -> the routing weights of all layers (L, K)"""
-        collected.clear()
-        model((pixels - shift) / scale)
-        return torch.cat(collected)
-
-    pixels = torch.from_numpy(start.copy()).permute(2, 0, 1)[None].float() / 255
     try:
-        with torch.no_grad():
-            initial = routing(pixels)
-        wanted = direction * torch.where(initial > initial.mean(1, keepdim=True), 1.0, -1.0)
-        best, best_moved = pixels, 0.0
-        pixels = pixels.clone().requires_grad_()
-        optimizer = torch.optim.Adam([pixels], lr=0.01, maximize=True)
-        for _ in range(steps):
-            moved = (wanted * (routing(pixels) - initial)).mean()
-            if moved.item() > best_moved:
-                best, best_moved = pixels.detach().clone(), moved.item()
-            (pixels.grad,) = torch.autograd.grad(moved, pixels)
-            optimizer.step()
-            with torch.no_grad():
-                pixels.clamp_(0, 1)
+        model((pixels / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None])
     finally:
         for hook in hooks:
             hook.remove()
-    return (best[0].permute(1, 2, 0) * 255).round().byte().numpy(), best_moved
+    return torch.cat(collected)

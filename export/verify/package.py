@@ -1,5 +1,7 @@
 """A package proven again, from nothing but itself."""
 
+import numpy as np
+
 from export.verify.artifact import verify_artifact
 from export.verify.inputs import Inputs
 from export.verify.parity import Verdict
@@ -10,7 +12,7 @@ from runtime.manifest import Package
 
 
 def verify_package(package: Package) -> Verdict:
-    """Judge the artifact by its golden vectors and the manifest's yardstick. Raises `UsageError`, `RunnerError`."""
+    """Judge the artifact by its golden vectors and the manifest's yardsticks. Raises as `verify_artifact` does."""
     manifest = package.manifest
     if package.golden is None:
         raise UsageError(f"{package.path} has no golden vectors; export it again")
@@ -18,7 +20,9 @@ def verify_package(package: Package) -> Verdict:
     reference = Reference(
         Inputs(golden.images, golden.names),
         golden.logits,
-        manifest.parity.outputs[0].yardstick_max_abs_error,
+        np.array([each.yardstick_abs_error for each in manifest.parity.outputs[0].per_input]),
         golden.frozen_logits,
     )
-    return verify_artifact(manifest.format, package.artifact, manifest.inputs[0], reference, manifest.precision)
+    return verify_artifact(
+        manifest.format, package.artifact, manifest.inputs[0], reference, manifest.precision, manifest.parity.oracle
+    )

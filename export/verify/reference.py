@@ -21,7 +21,7 @@ class Reference:
 
     inputs: Inputs
     logits: Logits
-    yardstick: float  # largest error of the same model in float32
+    yardsticks: Logits  # (N), the largest error of the same model in float32, per input
     frozen: Logits | None  # had every sample been routed as the first one was; None where that is not known
 
 
@@ -33,7 +33,7 @@ def compute_reference(model: DMF, inputs: Inputs) -> Reference:
     logits = _one_by_one(oracle, x)
     float32 = _one_by_one(copy.deepcopy(model).float(), normalize(inputs.images))
     frozen = _one_by_one(_freeze(oracle, x[:1]), x)
-    return Reference(inputs, logits, float(np.abs(float32 - logits).max()), frozen)
+    return Reference(inputs, logits, np.abs(float32 - logits).max(1), frozen)
 
 
 def without_bank(model: DMF) -> DMF:

@@ -128,7 +128,11 @@ def write_other_network(path, classes=10, size=64):
         ([*ONNX, "--precision", "fp16"], ["fp16", "coreml only, not for onnx", "use fp32"]),
         ([*ONNX, "--image-input"], ["image input", "coreml with batch 1 and NCHW only"]),
         ([*ONNX, "--dynamic-batch", "--batch", "2"], ["--dynamic-batch", "--batch 2", "give one"]),
-        ([*ONNX, "--dynamic-batch"], ["matmul/conv unrolls the batch", "use matmul/taps or matmul/bank"]),
+        (
+            [*ONNX, "--dynamic-batch", "--lowering", "matmul/conv"],
+            ["unrolls the batch", "use matmul/taps or"],
+        ),
+        (["--format", "all", "--precision", "fp16"], ["--precision fp16 is not for every format", "--format coreml"]),
         (["--format", "tflite", "--dynamic-batch"], ["onnx only, not for tflite", "give a fixed batch"]),
         (["--format", "all", "--target", "litert-cpu"], ["--target", "one format", "--format all"]),
         (
@@ -268,10 +272,16 @@ def test_an_output_folder_that_is_a_file(refused, tmp_path, out):
     assert contents(tmp_path) == {Path("file"): b"precious"}
 
 
-def test_a_package_that_is_a_file(refused, tmp_path):
-    (tmp_path / NAME).write_text("precious")
-    refused([*ONNX, "--out", tmp_path, "--overwrite"], 2, f"{tmp_path / NAME} is a file", "remove it")
-    assert contents(tmp_path) == {Path(NAME): b"precious"}
+def test_only_a_package_is_overwritten(refused, tmp_path):
+    place = tmp_path / NAME
+    place.write_text("precious")
+    refused([*ONNX, "--out", tmp_path, "--overwrite"], 2, f"{place} is not a package", "remove it")
+    assert place.read_text() == "precious"
+    place.unlink()
+    place.mkdir()
+    (place / "thesis.tex").write_text("precious")
+    refused([*ONNX, "--out", tmp_path, "--overwrite"], 2, f"{place} is not a package", "remove it")
+    assert (place / "thesis.tex").read_text() == "precious"
 
 
 def test_an_output_folder_that_cannot_be_written(monkeypatch, refused):

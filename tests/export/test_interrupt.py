@@ -41,6 +41,7 @@ def older(tmp_path):
     """A package of the same name that was there before."""
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "model.onnx").write_bytes(b"an older one")
+    (tmp_path / NAME / "manifest.json").write_bytes(b"of an older one")
     return tmp_path / NAME
 
 
@@ -147,7 +148,7 @@ def test_a_converter_that_swallows_it(monkeypatch, capfd, tmp_path, older, conve
 @pytest.mark.usefixtures("_sigint")
 def test_a_runtime_that_swallows_it(monkeypatch, capfd, tmp_path, older):
     before = contents(tmp_path)
-    monkeypatch.setattr("export.pipeline.verify_artifact", swallow)
+    monkeypatch.setattr("export.verify.artifact.verify", swallow)
     assert export.cli.main([*ARGV, "--out", str(tmp_path)]) == 130
     assert capfd.readouterr() == ("", CANCELLED)
     assert contents(tmp_path) == before

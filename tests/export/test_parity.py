@@ -1,5 +1,7 @@
 """The gate itself: figures against closed forms, and everything it must not let through."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ LOGITS = RNG.normal(size=(N, CLASSES)) * 5
 FROZEN = np.vstack([LOGITS[:1], LOGITS[1:] + RNG.normal(size=(N - 1, CLASSES))])
 IMAGES = np.zeros((N, 2, 2, 3), np.uint8)
 IMAGES[:, 0, 0, 0] = np.arange(N)
-REFERENCE = Reference(Inputs(IMAGES, ("a", "b", "c", "d")), LOGITS, 1e-6, FROZEN)
+REFERENCE = Reference(Inputs(IMAGES, ("a", "b", "c", "d")), LOGITS, np.full(N, 1e-6), FROZEN)
 NOISE = RNG.uniform(-1, 1, LOGITS.shape)
 
 
@@ -27,24 +29,42 @@ def judge(logits, batch=1):
     return verify(artifact(logits), REFERENCE, "fp32", "test", batch)
 
 
+def against(reference, yardstick=1e-6):
+    """A reference of these logits alone."""
+    images = np.zeros((len(reference), 2, 2, 3), np.uint8)
+    names = tuple(f"input {i}" for i in range(len(reference)))
+    return Reference(Inputs(images, names), reference, np.broadcast_to(yardstick, len(reference)), None)
+
+
 def test_figures_are_their_definitions():
     values = LOGITS + 1e-3 * NOISE
-    output = compare("logits", values, LOGITS, 2e-5, TOLERANCES["fp32"])
+    yardsticks = np.array([1e-9, 1e-6, 1.0, 2e-5])
+    output = compare("logits", values, against(LOGITS, yardsticks), TOLERANCES["fp32"])
     error = np.abs(values - LOGITS)
     peak = np.abs(LOGITS).max()
     assert output.max_abs_error == error.max()
     assert output.max_rel_error == pytest.approx(error.max() / peak)
     assert output.psnr_db == pytest.approx(20 * np.log10(peak) - 10 * np.log10(np.mean(error**2)))
     assert output.reference_max_abs == peak
-    assert output.budget_max_abs_error == pytest.approx(max(10 * 2e-5, 1e-4 * peak))
+    assert output.yardstick_max_abs_error == 1.0
+    assert output.budget_max_abs_error == 10
     top = np.sort(LOGITS, 1)
     assert output.top1_min_margin == pytest.approx((top[:, -1] - top[:, -2]).min())
+    for i, each in enumerate(output.per_input):
+        assert each.name == f"input {i}"
+        assert each.max_abs_error == error[i].max()
+        assert each.yardstick_abs_error == yardsticks[i]
+        assert each.budget_abs_error == pytest.approx(max(10 * yardsticks[i], 1e-4 * np.abs(LOGITS[i]).max()))
 
 
-@pytest.mark.parametrize(("yardstick", "allowed"), [(1e-9, 1e-4), (1.0, 10 / np.abs(LOGITS).max())])
-def test_the_budget_is_the_larger_of_the_two(yardstick, allowed):
-    output = compare("logits", LOGITS, LOGITS, yardstick, TOLERANCES["fp32"])
-    assert output.budget_max_abs_error == pytest.approx(allowed * np.abs(LOGITS).max())
+def test_an_input_can_not_hide_behind_another_ones_budget():
+    yardsticks = np.array([1e-6, 1e-6, 1.0, 1e-6])
+    values = LOGITS.copy()
+    values[2] += 1
+    assert gate(compare("logits", values, against(LOGITS, yardsticks), TOLERANCES["fp32"])) == []
+    values[1] += 0.1
+    (failure,) = gate(compare("logits", values, against(LOGITS, yardsticks), TOLERANCES["fp32"]))
+    assert failure.startswith("logits of input 1: error 0.1 exceeds the budget")
 
 
 def test_equal_is_proven_and_exact():
@@ -58,7 +78,7 @@ def test_equal_is_proven_and_exact():
 
 
 def test_just_inside_passes_and_just_outside_fails():
-    budget = 1e-4 * np.abs(LOGITS).max()
+    budget = 1e-4 * np.abs(LOGITS).max(1, keepdims=True)
     assert judge(LOGITS + 0.99 * budget).failures == ()
     assert judge(LOGITS + 1.01 * budget).failures
 
@@ -88,8 +108,8 @@ def test_a_wrong_output_fails(logits):
     assert not verdict.parity.passed
 
 
-def test_the_worst_input_is_named():
-    assert any("worst input: d" in failure for failure in judge(ONE_OFF).failures)
+def test_the_wrong_input_is_named_and_no_other():
+    assert [failure.split(":")[0] for failure in judge(ONE_OFF).failures] == ["logits of d"]
 
 
 def test_frozen_routing_is_called_by_its_name():
@@ -98,18 +118,31 @@ def test_frozen_routing_is_called_by_its_name():
 
 
 def test_routing_that_does_not_show_is_not_claimed():
-    same = Reference(REFERENCE.inputs, LOGITS, 1e-6, LOGITS)
-    assert routing_follows_input(LOGITS, same, 1e-3) is None
-    unknown = Reference(REFERENCE.inputs, LOGITS, 1e-6, None)
-    assert routing_follows_input(LOGITS, unknown, 1e-3) is None
+    budgets = np.full(N, 1e-3)
+    assert routing_follows_input(LOGITS, replace(REFERENCE, frozen=LOGITS), budgets) is None
+    assert routing_follows_input(LOGITS, replace(REFERENCE, frozen=None), budgets) is None
+    assert routing_follows_input(LOGITS, REFERENCE, budgets) is True
+    assert routing_follows_input(FROZEN, REFERENCE, budgets) is False
 
 
-def test_a_batch_whose_samples_leak_into_each_other_fails():
+LEAKS = {
+    "the first sample": lambda logits: logits - logits[:1],
+    "the mean": lambda logits: logits - logits.mean(0),
+    "the order": lambda logits: logits * np.arange(1, len(logits) + 1)[:, None],
+}
+
+
+@pytest.mark.parametrize("batch", [None, 2], ids=["any batch", "batch of two"])
+@pytest.mark.parametrize("leak", LEAKS.values(), ids=LEAKS)
+def test_a_batch_whose_samples_leak_into_each_other_fails(leak, batch):
+    size = batch or N
+
     def run(images):
         logits = LOGITS[images[:, 0, 0, 0]]
-        return logits + 0.1 * (images[0, 0, 0, 0] != 0)  # depends on which sample comes first
+        leaked = [chunk + 1e-2 * leak(chunk) for chunk in np.split(logits, range(size, len(logits), size))]
+        return np.concatenate(leaked)
 
-    verdict = verify(run, REFERENCE, "fp32", "test", None)
+    verdict = verify(run, REFERENCE, "fp32", "test", batch)
     assert verdict.parity.batch_consistent is False
     assert any("a batch is not its samples" in failure for failure in verdict.failures)
 
@@ -118,12 +151,19 @@ def test_top1_counts_where_the_margin_exceeds_the_error_and_only_there():
     reference = np.array([[1.0, 0.0], [1.0, 0.999]])
     near = np.array([[1.0, 0.0], [0.998, 1.001]])  # flipped inside its own error
     loose = Tolerance(yardstick_factor=0, relative=1)
-    assert gate(compare("logits", near, reference, 0, loose)) == []
+    assert gate(compare("logits", near, against(reference), loose)) == []
     flipped = np.array([[0.4, 0.6], [1.0, 0.999]])  # flipped although the margin, 1, exceeds the error, 0.6
-    failures = gate(compare("logits", flipped, reference, 0, loose))
+    failures = gate(compare("logits", flipped, against(reference), loose))
     assert failures == ["logits: another top-1 class although the margin exceeds the error"]
 
 
 def test_another_shape_is_an_error():
     with pytest.raises(ValueError, match=r"\(4, 9\), the reference \(4, 10\)"):
-        compare("logits", LOGITS[:, :9], LOGITS, 0, TOLERANCES["fp32"])
+        compare("logits", LOGITS[:, :9], REFERENCE, TOLERANCES["fp32"])
+
+
+def test_one_class_has_no_margin_and_no_rival():
+    output = compare("logits", LOGITS[:, :1], against(LOGITS[:, :1]), TOLERANCES["fp32"])
+    assert output.top1_min_margin is None
+    assert output.top1_agreement is None
+    assert gate(output) == []

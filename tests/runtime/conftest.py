@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime.golden import Golden, write_golden
 from runtime.manifest import (
     Checkpoint,
+    InputParity,
     InputSpec,
     Lowering,
     Manifest,
@@ -157,6 +158,7 @@ def tiny_manifest(name: str, format: str, folder: Path) -> Manifest:
         yardstick_max_abs_error=1e-6,
         budget_max_abs_error=1e-5,
         reference_max_abs=40.0,
+        per_input=(InputParity("noise 0", 5e-7, 2e-7, 4e-6), InputParity("noise 1", 1e-6, 1e-6, 1e-5)),
     )
     return Manifest(
         name=name,
@@ -167,7 +169,7 @@ def tiny_manifest(name: str, format: str, folder: Path) -> Manifest:
         lowering=Lowering("matmul", "taps", "it is the fastest there"),
         precision="fp32",
         model=Model("tiny", 192 * 12, {"num_classes": CLASSES, "widths": [4, 8]}),
-        checkpoint=Checkpoint("seeded", None, 0, hashlib.sha256(b"weights").hexdigest()),
+        checkpoint=Checkpoint("seeded", None, 0, hashlib.sha256(b"weights").hexdigest(), None),
         source=Source(None, None),
         tools={"onnx": onnx.__version__},
         inputs=(spec,),

@@ -11,6 +11,7 @@ import pytest
 from runtime import documents
 from runtime.errors import UsageError
 from runtime.manifest import (
+    Checkpoint,
     Manifest,
     check_files,
     hash_files,
@@ -26,7 +27,19 @@ NEW_FIELD = object()
 def test_round_trip(onnx_package, tflite_package):
     for package in (onnx_package, tflite_package):
         assert read_manifest(package.path) == package.manifest
-        assert Manifest.from_json(package.manifest.to_json()) == package.manifest
+
+
+def test_a_checkpoint_file_and_figures_that_mean_nothing(own_package):
+    manifest = own_package.manifest
+    (output,) = manifest.parity.outputs
+    one_class = dataclasses.replace(output, top1_agreement=None, top1_min_margin=None)
+    manifest = dataclasses.replace(
+        manifest,
+        checkpoint=Checkpoint("file", "weights.pt", None, "0" * 64, "1" * 64),
+        parity=dataclasses.replace(manifest.parity, outputs=(one_class,)),
+    )
+    write_manifest(own_package.path, manifest)
+    assert read_manifest(own_package.path) == manifest
 
 
 def test_an_exact_output_is_stored_as_null(onnx_package):
@@ -66,7 +79,7 @@ def test_dataclass_and_schema_are_the_same(kind, name):
 
 VIOLATIONS = [
     ("$.format", ["format"], "caffe"),
-    ("$.precision", ["precision"], "int4"),
+    ("$.precision", ["precision"], "w8"),
     ("$.name", ["name"], ""),
     ("$.artifact", ["artifact"], "../model.onnx"),
     ("$.artifact", ["artifact"], "/model.onnx"),
@@ -76,6 +89,7 @@ VIOLATIONS = [
     ("$.model.parameters", ["model", "parameters"], 1.5),
     ("$.checkpoint.source", ["checkpoint", "source"], "url"),
     ("$.checkpoint.sha256", ["checkpoint", "sha256"], "ABC"),
+    ("$.checkpoint.file_sha256", ["checkpoint", "file_sha256"], "ABC"),
     ("$.source.dirty", ["source", "dirty"], "no"),
     ("$.tools.onnx", ["tools", "onnx"], 1),
     ("$.inputs", ["inputs"], []),
@@ -91,12 +105,19 @@ VIOLATIONS = [
     ("$.parity.tolerance.relative", ["parity", "tolerance", "relative"], -1),
     ("$.parity.outputs[0].max_abs_error", ["parity", "outputs", 0, "max_abs_error"], None),
     ("$.parity.outputs[0].top1_agreement", ["parity", "outputs", 0, "top1_agreement"], 1.5),
+    ("$.parity.outputs[0].per_input", ["parity", "outputs", 0, "per_input"], []),
+    (
+        "$.parity.outputs[0].per_input[1].budget_abs_error",
+        ["parity", "outputs", 0, "per_input", 1, "budget_abs_error"],
+        None,
+    ),
     ("$.unchecked[0]", ["unchecked", 0], 3),
     ("$.files[0].role", ["files", 0, "role"], "log"),
     ("$.files[0].size_bytes", ["files", 0, "size_bytes"], "big"),
     ("$: Additional", ["extra"], NEW_FIELD),
     ("$.lowering: Additional", ["lowering", "extra"], NEW_FIELD),
     ("$.inputs[0]: Additional", ["inputs", 0, "extra"], NEW_FIELD),
+    ("$.parity.outputs[0].per_input[0]: Additional", ["parity", "outputs", 0, "per_input", 0, "extra"], NEW_FIELD),
     ("$.files[0]: Additional", ["files", 0, "extra"], NEW_FIELD),
 ]
 
@@ -118,11 +139,12 @@ def test_a_violation_is_refused_by_its_path(onnx_package, tmp_path, where, keys,
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Manifest)])
-def test_a_missing_field_is_refused_by_name(onnx_package, field):
+def test_a_missing_field_is_refused_by_name(onnx_package, tmp_path, field):
     document = onnx_package.manifest.to_json()
     del document[field]
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
     with pytest.raises(UsageError, match=f"'{field}' is a required property"):
-        Manifest.from_json(document)
+        read_manifest(tmp_path)
 
 
 def test_another_schema_version_is_refused(onnx_package, tmp_path):
@@ -175,6 +197,15 @@ def test_each_changed_file_is_named(own_package):
     ):
         assert change in str(refused.value)
     assert "model.onnx" not in str(refused.value)
+
+
+def test_what_finder_leaves_is_no_change(own_package):
+    folder = own_package.path
+    (folder / "notes").mkdir()
+    for ds_store in (folder / ".DS_Store", folder / "notes" / ".DS_Store"):
+        ds_store.write_bytes(b"Bud1")
+    assert open_package(folder) == own_package
+    assert hash_files(folder, labels="labels.txt") == own_package.manifest.files
 
 
 def test_a_folder_artifact_is_all_of_its_files(own_package, rehash):

@@ -9,9 +9,8 @@ from onnx import TensorProto, helper, save
 
 from runtime import runners
 from runtime.errors import RunnerError, UsageError
-from runtime.manifest import OutputSpec
 from runtime.preprocess import to_input
-from runtime.runners import open_runner, run_named
+from runtime.runners import open_runner
 
 
 def close(found, exact):
@@ -80,23 +79,6 @@ def test_a_batch_the_artifact_does_not_take_is_refused(tflite_package, onnx_pack
         open_runner("onnx", onnx_package.artifact).run(x)  # NHWC
 
 
-def test_named_outputs_by_name_then_by_position(onnx_package, tflite_package, golden_images, expected):
-    for package in (onnx_package, tflite_package):
-        x = to_input(golden_images[:1], package.manifest.inputs[0])
-        runner = open_runner(package.manifest.format, package.artifact)
-        outputs = run_named(runner, package.manifest.outputs, x)
-        assert list(outputs) == [output.name for output in package.manifest.outputs]
-        close(outputs["logits"], expected(x)[0])
-        close(outputs["features"], expected(x)[1])
-    x = to_input(golden_images, onnx_package.manifest.inputs[0])
-    runner = open_runner("onnx", onnx_package.artifact)
-    turned = run_named(runner, onnx_package.manifest.outputs[::-1], x)
-    assert list(turned) == ["features", "logits"]
-    close(turned["logits"], expected(x)[0])
-    with pytest.raises(RunnerError, match="returns 2 outputs, the manifest lists 1"):
-        run_named(runner, [OutputSpec("logits", (-1, 5), "float32")], x)
-
-
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
 @pytest.mark.parametrize("content", [b"", b"not a model at all", None])
 def test_a_corrupt_artifact_is_one_line(onnx_package, tflite_package, tmp_path, format, content):
@@ -145,30 +127,36 @@ def test_core_ml_needs_an_apple_device(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("takes", ["multiArrayType", "imageType"])
 def test_core_ml_feeds_what_the_model_takes(tmp_path, monkeypatch, takes):
-    """Against a stand-in for coremltools: what is fed, not what Core ML computes of it."""
+    """Against a stand-in for coremltools, a classifier: what is fed, not what Core ML computes of it."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3)).astype(np.float32)
     fed = []
+
+    def feature(name, kind):
+        return types.SimpleNamespace(name=name, type=types.SimpleNamespace(WhichOneof=lambda _: kind))
 
     class MLModel:
         def __init__(self, path):
             assert path == str(tmp_path)
 
         def get_spec(self):
-            kind = types.SimpleNamespace(WhichOneof=lambda _: takes)
-            features = [types.SimpleNamespace(name="images", type=kind)]
-            outputs = [types.SimpleNamespace(name="logits")]
-            return types.SimpleNamespace(description=types.SimpleNamespace(input=features, output=outputs))
+            outputs = {"label": "stringType", "label_probs": "dictionaryType", "logits": "multiArrayType"}
+            features = {"input": {"images": takes}, "output": outputs}
+            description = {key: [feature(*pair) for pair in each.items()] for key, each in features.items()}
+            return types.SimpleNamespace(description=types.SimpleNamespace(**description))
 
         def predict(self, feed):
             images = np.asarray(feed["images"], np.float32)
             fed.append(images)
             images = images if images.ndim == 4 else images[None]
-            return {"logits": images.sum(axis=(1, 2))}
+            logits = images.sum(axis=(1, 2))
+            return {"label": np.array("cat"), "label_probs": {"cat": 0.75, "dog": 0.25}, "logits": logits}
 
     stand_in = types.SimpleNamespace(models=types.SimpleNamespace(MLModel=MLModel))
     monkeypatch.setattr(runners.platform, "system", lambda: "Darwin")
     monkeypatch.setitem(sys.modules, "coremltools", stand_in)
     runner = open_runner("coreml", tmp_path)
-    np.testing.assert_array_equal(runner.run(pixels)[0], pixels.sum(axis=(1, 2)))
+    assert runner.output_names == ("logits",)
+    (logits,) = runner.run(pixels)
+    np.testing.assert_array_equal(logits, pixels.sum(axis=(1, 2)))
     if takes == "imageType":
         np.testing.assert_array_equal(np.stack(fed), pixels)
