@@ -32,7 +32,7 @@ def export_table() -> str:
                 manifest["name"],
                 f"{output['max_abs_error']:.1e}",
                 f"{output['budget_max_abs_error']:.1e}",
-                f"{output['psnr_db']:.1f}",
+                "exact" if output["psnr_db"] is None else f"{output['psnr_db']:.1f}",
                 f"{output['top1_agreement']:.0%}",
                 f"{size / 1e6:.1f}",
                 latency,
@@ -46,7 +46,7 @@ def lowerings_table() -> str:
         [
             f"{row['converter']} {row['lowering']}",
             f"{row['p50_ms']:.1f}",
-            f"{row['ratio_to_twin']:.2f}",
+            f"{row['ratio']:.2f}",
             f"{row['ratio_q25']:.2f} to {row['ratio_q75']:.2f}",
             f"{row['peak_memory_bytes'] / 2**20:.0f}",
             f"{row['max_abs_error']:.1e}",
@@ -56,7 +56,26 @@ def lowerings_table() -> str:
     return markdown(["converter, lowering", "p50 ms", "of its twin", "quartiles", "peak MiB", "max error"], rows)
 
 
-TABLES = {"export": export_table, "lowerings": lowerings_table}
+def tflite_table() -> str:
+    row = results("tflite_converters.json")
+    litert = next(
+        r for r in results("lowerings.json") if (r["converter"], r["lowering"]) == ("litert-torch", "matmul/conv")
+    )
+    return markdown(
+        ["converter, its best lowering", "p50 ms", "max error", "allowed"],
+        [
+            [
+                f"{r['converter']} {r['lowering']}",
+                f"{p50_ms:.1f}",
+                f"{r['max_abs_error']:.1e}",
+                f"{r['budget_max_abs_error']:.1e}",
+            ]
+            for r, p50_ms in ((litert, row["against_p50_ms"]), (row, row["p50_ms"]))
+        ],
+    )
+
+
+TABLES = {"export": export_table, "lowerings": lowerings_table, "tflite": tflite_table}
 
 
 def filled(text: str) -> str:

@@ -1,6 +1,7 @@
 """Measure what the README shows: `make bench`, about 20 minutes on two otherwise idle cores.
 
-Every lowering of DMF-XXS in every format this host runs, each measured in alternation with its static twin; raw results
+Every lowering of DMF-XXS in every format this host runs, each measured in alternation with its static twin (the twin
+with itself, too: that is the noise); raw results
 go to benchmarks/results/lowerings.json, and `benchmarks.readme` makes the tables from them.
 """
 
@@ -42,29 +43,34 @@ def main() -> int:
         for entry in exported:
             entry.pop("package")  # a temporary folder
         write("export.json", exported)
-        rows = []
+        rows, routes = [], {}
         for converter, (format, names) in ROUTES.items():
             route: dict[str, Package] = {}
             for name in names:
                 plan = make_plan(prepared.model, format, converter=converter, lowering=name)
                 route[name] = write_package(plan, prepared, Path(out, converter), False, progress)
+            routes[converter] = route
             for name, package in route.items():
                 with progress.stage(f"{package.manifest.name}: against its twin"):
                     rows.append(row(converter, name, package, route["twin/twin"]))
         write("lowerings.json", rows)
+        onnx2tf, litert = routes["onnx2tf"]["matmul/taps"], routes["litert-torch"]["matmul/conv"]
+        with progress.stage("the two converters to TFLite, each at its best"):
+            write("tflite_converters.json", row("onnx2tf", "matmul/taps", onnx2tf, litert))
     return 0
 
 
-def row(converter: str, name: str, package: Package, twin: Package) -> dict[str, object]:
-    """The figures of one lowering, with the conditions under which they were measured."""
-    comparison = compare(package, twin, repeats=200)
+def row(converter: str, name: str, package: Package, against: Package) -> dict[str, object]:
+    """The figures of one lowering and its ratio to another's, with the conditions under which they were measured."""
+    comparison = compare(package, against, repeats=200)
     report, output = comparison.package, package.manifest.parity.outputs[0]
     return {
         "converter": converter,
         "lowering": name,
         "p50_ms": report.p50_ms,
-        "twin_p50_ms": comparison.against.p50_ms,
-        "ratio_to_twin": comparison.latency_ratio,
+        "against": against.manifest.name,
+        "against_p50_ms": comparison.against.p50_ms,
+        "ratio": comparison.latency_ratio,
         "ratio_q25": comparison.ratio_q25,
         "ratio_q75": comparison.ratio_q75,
         "peak_memory_bytes": report.peak_memory_bytes,
@@ -73,6 +79,7 @@ def row(converter: str, name: str, package: Package, twin: Package) -> dict[str,
         "max_abs_error": output.max_abs_error,
         "budget_max_abs_error": output.budget_max_abs_error,
         "psnr_db": output.psnr_db,
+        "commit": package.manifest.source.commit,
         "threads": report.threads,
         "runtime": asdict(report.runtime),
         "conditions": asdict(report.conditions),

@@ -10,6 +10,8 @@ affine norm:   A (g n + b)                 = (A g) n + A b,  n the normalised in
 1 / sqrt(d):   (q k^T) / sqrt(d)           = (q / sqrt(d)) k^T
 first block:   its tokens are parameters, so its normalised tokens and its queries are constants
 dropout, stochastic depth: the identity
+
+Not folded: the released code's GRN, whose ratio N / (N + 1e-6) is nearly but not exactly 1. It costs one reduction.
 """
 
 import copy
