@@ -81,8 +81,8 @@ TABLES = {"export": export_table, "lowerings": lowerings_table, "tflite": tflite
 def filled(text: str) -> str:
     """`text` with every table between its markers made anew."""
     for name, table in TABLES.items():
-        pattern = rf"(<!-- {name}: [^\n]*-->\n).*?(\n<!-- end -->)"
-        text, count = re.subn(pattern, lambda m, t=table: f"{m[1]}{t()}{m[2]}", text, flags=re.DOTALL)
+        pattern = rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end -->)"
+        text, count = re.subn(pattern, lambda m, t=table: f"{m[1]}{t()}\n{m[2]}", text, flags=re.DOTALL)
         assert count == 1, f"{count} places for the table {name}"
     return text
 

@@ -73,6 +73,11 @@ onnx2tf.convert(
     param_replacement_file="parameters.json",
     verbosity="info",
 )
+from tensorflow.lite.tools import flatbuffer_utils
+model = flatbuffer_utils.read_model("converted/model_float32.tflite")
+(graph,) = model.subgraphs
+graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = b"{INPUT}", b"logits"  # not Identity
+flatbuffer_utils.write_model(model, "converted/model_float32.tflite")
 """
 
 

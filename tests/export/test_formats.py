@@ -172,8 +172,12 @@ def check_names(package):
     if package.manifest.format == "tflite":
         from ai_edge_litert.interpreter import Interpreter
 
-        ((_, signature),) = Interpreter(str(package.artifact)).get_signature_list().items()
-        assert signature == {"inputs": ["image"], "outputs": ["logits"]}
+        interpreter = Interpreter(str(package.artifact))
+        if package.manifest.converter == "litert-torch":
+            ((_, signature),) = interpreter.get_signature_list().items()
+            assert signature == {"inputs": ["image"], "outputs": ["logits"]}
+        else:
+            assert [each["name"] for each in interpreter.get_input_details()] == ["image"]
 
 
 def check_classifier(package, x, logits):
