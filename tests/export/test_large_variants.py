@@ -68,7 +68,7 @@ def prepared(request):
         ("onnx", {}),
         ("onnx", {"lowering": "matmul/taps", "batch": -1}),
         ("coreml", {}),
-        ("coreml", {"precision": "fp16", "image_input": True}),
+        ("coreml", {"image_input": True}),
         ("tflite", {}),
         ("tflite", {"target": "litert-gpu"}),
         ("tflite", {"converter": "onnx2tf"}),
