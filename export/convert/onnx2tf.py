@@ -44,16 +44,6 @@ from export.static import StaticDMF
 LAYOUT: Layout = NHWC()
 LOWERING = "matmul/taps"
 REFUSED = "a convolution whose filter is computed, which onnx2tf 1.28.8 can't convert"  # the conv forms
-REQUIRES = (
-    "onnx2tf",
-    "tensorflow",
-    "tf_keras",
-    "onnx_graphsurgeon",
-    "sng4onnx",
-    "psutil",
-    "onnxslim",
-    "ai_edge_litert",
-)
 INPUT = "image"
 TOLERANCE = 1e-3  # of the largest logit: float32 graphs of the same operations; a wrong layout is off by about 1
 
@@ -84,7 +74,7 @@ flatbuffer_utils.write_model(model, "converted/model_float32.tflite")
 def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> None:
     """Write the .tflite file of a graph lowered with `LAYOUT`, for inputs like `example` (1, H, W, 3).
 
-    Raises `ValueError` for a graph that onnx2tf can't convert and for a missing package, before any work;
+    Raises `ValueError` for a graph that onnx2tf can't convert, before any work;
     `RuntimeError` if onnx2tf fails, or if its result is not the graph.
     """
     check(graph, example)
