@@ -14,6 +14,9 @@ from torch import Tensor
 
 class Layout(Protocol):
     name: Literal["NCHW", "NHWC"]
+    splits_groups: bool  # whether the groups of a pointwise convolution are better kept as tensors of their own
+    tile: int  # output channels of a pointwise convolution of constants are computed this many at a time
+    lanes: int  # and channels of a depthwise one whose filter is computed
 
     def permute_to_nchw(self, x: Tensor) -> Tensor:
         """A feature map in this layout -> (B, C, H, W)"""
@@ -29,11 +32,17 @@ class Layout(Protocol):
     def pointwise(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """A 1x1 convolution; weight (C_out, C_in)."""
 
+    def channels(self, x: Tensor, start: int, end: int) -> Tensor:
+        """Channels `start` to `end` of a feature map."""
+
+    def join(self, pieces: list[Tensor]) -> Tensor:
+        """The feature map whose channels these are, one piece after the other."""
+
     def matmul_order(self, kernels: Tensor, groups: int) -> Tensor:
         """(..., C_out, C_in / g, 1, 1) -> (..., n), in the order in which `matmul` reads them."""
 
-    def matmul(self, x: Tensor, kernels: Tensor, out_channels: int, groups: int) -> Tensor:
-        """A grouped 1x1 convolution per sample; kernels (B, n) in `matmul_order`."""
+    def matmul(self, x: Tensor, kernels: Tensor, bias: Tensor, groups: int) -> Tensor:
+        """A grouped 1x1 convolution per sample; kernels (B, n) in `matmul_order`, bias (C_out)."""
 
     def conv_order(self, kernels: Tensor) -> Tensor:
         """(..., C_out, C_in / g, k, k) -> (..., n), in the order in which this layout's convolution stores a filter."""
@@ -68,9 +77,6 @@ class Layout(Protocol):
     def scores(self, queries: Tensor, x: Tensor) -> Tensor:
         """Products of spread queries with every position of a feature map -> (B, h * M, HW)"""
 
-    def token_scores(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """Products of spread queries with tokens (B, M, C) -> (B, h * M, M)"""
-
     def gather(self, attention: Tensor, x: Tensor) -> Tensor:
         """Sums of positions weighted by attention (B, h * M, HW) -> (B, h * M, C)"""
 
@@ -79,6 +85,8 @@ class NCHW:
     """PyTorch's, ONNX's and Core ML's layout, with native norms."""
 
     name: Literal["NCHW", "NHWC"] = "NCHW"
+    splits_groups = False
+    tile, lanes = 1, 1
 
     def permute_to_nchw(self, x: Tensor) -> Tensor:
         return x
@@ -94,14 +102,20 @@ class NCHW:
     def pointwise(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.conv2d(x, weight[:, :, None, None], bias)
 
+    def channels(self, x: Tensor, start: int, end: int) -> Tensor:
+        return x[:, start:end]
+
+    def join(self, pieces: list[Tensor]) -> Tensor:
+        return torch.cat(pieces, 1) if len(pieces) > 1 else pieces[0]
+
     def matmul_order(self, kernels: Tensor, groups: int) -> Tensor:
         return kernels.flatten(-4)
 
-    def matmul(self, x: Tensor, kernels: Tensor, out_channels: int, groups: int) -> Tensor:
+    def matmul(self, x: Tensor, kernels: Tensor, bias: Tensor, groups: int) -> Tensor:
         _, channels, height, width = x.shape
-        weight = kernels.reshape(-1, groups, out_channels // groups, channels // groups)
+        weight = kernels.reshape(-1, groups, len(bias) // groups, channels // groups)
         y = weight @ x.reshape(-1, groups, channels // groups, height * width)
-        return y.reshape(-1, out_channels, height, width)
+        return y.reshape(-1, len(bias), height, width) + self.per_channel(bias)
 
     def conv_order(self, kernels: Tensor) -> Tensor:
         return kernels.flatten(-4)
@@ -135,9 +149,6 @@ class NCHW:
     def scores(self, queries: Tensor, x: Tensor) -> Tensor:
         return queries @ x.flatten(2)
 
-    def token_scores(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        return queries @ tokens.transpose(1, 2)
-
     def gather(self, attention: Tensor, x: Tensor) -> Tensor:
         return attention @ x.flatten(2).transpose(1, 2)
 
@@ -146,6 +157,12 @@ class NHWC:
     """TFLite's layout. It has no norm ops, so norms are written as means, in the fewest passes."""
 
     name: Literal["NCHW", "NHWC"] = "NHWC"
+
+    def __init__(self, tuned: bool = True) -> None:
+        """`tuned` is for XNNPACK's GEMM on ARM, which computes 8 columns at a time, or two where that wastes over 1 %;
+        for TensorFlow Lite's own depthwise convolution, 4 channels at a time; and for maps that are costly to slice.
+        """
+        self.tile, self.lanes, self.splits_groups = (8, 4, True) if tuned else (1, 1, False)
 
     def permute_to_nchw(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 1, 2)
@@ -163,15 +180,22 @@ class NHWC:
     def pointwise(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight, bias)
 
+    def channels(self, x: Tensor, start: int, end: int) -> Tensor:
+        return x[..., start:end]
+
+    def join(self, pieces: list[Tensor]) -> Tensor:
+        return torch.cat(pieces, 3) if len(pieces) > 1 else pieces[0]
+
     def matmul_order(self, kernels: Tensor, groups: int) -> Tensor:
         return kernels.flatten(-3).unflatten(-2, (groups, -1)).transpose(-1, -2).flatten(-3)  # (g, C_in / g, C_out / g)
 
-    def matmul(self, x: Tensor, kernels: Tensor, out_channels: int, groups: int) -> Tensor:
+    def matmul(self, x: Tensor, kernels: Tensor, bias: Tensor, groups: int) -> Tensor:
         _, height, width, channels = x.shape
-        x, weight = x.flatten(1, 2), kernels.reshape(-1, groups, channels // groups, out_channels // groups)
         size = channels // groups
+        x, weight = x.flatten(1, 2), kernels.reshape(-1, groups, size, len(bias) // groups)
         products = [x[:, :, i * size : (i + 1) * size] @ weight[:, i] for i in range(groups)]
-        return (torch.cat(products, 2) if groups > 1 else products[0]).unflatten(1, (height, width))
+        # the bias is added before the rows are unflattened, or the converter makes it a product per row of the image
+        return ((torch.cat(products, 2) if groups > 1 else products[0]) + bias).unflatten(1, (height, width))
 
     def conv_order(self, kernels: Tensor) -> Tensor:
         if kernels.shape[-3] == 1:  # depthwise filters are stored (1, k, k, C), others (C_out, k, k, C_in / g)
@@ -212,9 +236,6 @@ class NHWC:
 
     def scores(self, queries: Tensor, x: Tensor) -> Tensor:
         return (x.flatten(1, 2) @ queries).transpose(1, 2)
-
-    def token_scores(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        return (tokens @ queries).transpose(1, 2)
 
     def gather(self, attention: Tensor, x: Tensor) -> Tensor:
         return attention @ x.flatten(1, 2)

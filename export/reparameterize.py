@@ -8,6 +8,9 @@ temperature:   sigmoid(net2 r / T)         = sigmoid((net2 / T) r)
 shortcut:      dw(x) + x                   = (dw + 1 on the centre tap)(x)
 affine norm:   A (g n + b)                 = (A g) n + A b,  n the normalised input of a linear layer or 1x1 conv
 1 / sqrt(d):   (q k^T) / sqrt(d)           = (q / sqrt(d)) k^T
+key bias:      softmax(q (k + b)^T)         = softmax(q k^T), for q b^T is the same for every key
+value bias:    attention (v + b)           = attention v + b, whose rows sum to 1; then into the projection's bias
+end:           of the last Former, only the first token is read, so only it is computed
 first block:   its tokens are parameters, so its normalised tokens and its queries are constants
 dropout, stochastic depth: the identity
 
@@ -49,7 +52,7 @@ def reparameterize(model: DMF) -> static.StaticDMF:
         stem=nn.ModuleList(stem),
         blocks=nn.ModuleList(blocks),
         end_cross=fold_cross(source.end_mobile2former, source.tokens[0]),
-        end_former=fold_former(source.end_former, source.config.num_tokens),
+        end_former=fold_former(source.end_former, source.config.num_tokens, kept=1),
         end_conv=fold_dynamic(source.end_conv, source.end_bn),
         fc1=static.linear(head.fc1.weight, head.fc1.bias),
         fc2=static.linear(head.fc2.weight, head.fc2.bias),
@@ -123,19 +126,23 @@ def scaled_queries(cross: eager.Mobile2Former) -> Tensor:
     return cross.q.weight * (cross.q.out_features // cross.heads) ** -0.5
 
 
-def fold_former(former: eager.Former, num_tokens: int) -> static.Former:
+def fold_former(former: eager.Former, num_tokens: int, kept: int) -> static.Former:
     attention = former.token_attention
     dim = attention.proj.in_features
     qkv = fold_affine(attention.qkv, former.norm1)
-    scale = torch.ones(3 * dim, dtype=qkv.weight.dtype)
-    scale[:dim] = (dim // attention.heads) ** -0.5
+    query, key, value = (w.unflatten(0, (attention.heads, -1)).transpose(1, 2) for w in qkv.weight.chunk(3))
+    query_bias, _, value_bias = qkv.bias.chunk(3)
+    scale = (dim // attention.heads) ** -0.5
     return static.Former(
-        static.linear(qkv.weight * scale[:, None], qkv.bias * scale),
-        static.linear(attention.proj.weight, attention.proj.bias),
+        query * scale,
+        query_bias.unflatten(0, (attention.heads, 1, -1)) * scale,
+        key,
+        value,
+        static.linear(attention.proj.weight, attention.proj.bias + attention.proj.weight @ value_bias),
         fold_affine(former.mlp.fc1, former.norm2),
         static.linear(former.mlp.fc2.weight),
-        static.Heads(attention.heads, dim, qkv.weight.dtype),
         num_tokens,
+        kept,
     )
 
 
@@ -166,7 +173,7 @@ def fold_block(
         downsample = fold_bn(conv, bn)
     return static.Block(
         cross,
-        fold_former(block.former, num_tokens),
+        fold_former(block.former, num_tokens, kept=num_tokens),
         downsample,
         fold_dynamic(mobile.pw_conv1, mobile.bn1),
         fold_dynamic(mobile.dw_conv, mobile.bn2),

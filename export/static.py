@@ -23,6 +23,10 @@ class LaidOut(nn.Module):
 
     layout: Layout = LAYOUT
 
+    def lay_out(self, layout: Layout) -> None:
+        """Take feature maps in this layout from now on."""
+        self.layout = layout
+
     def hold(self, **tensors: Tensor) -> None:
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor.detach().contiguous().clone())
@@ -55,12 +59,31 @@ class Conv(LaidOut):
     def __init__(self, weight: Tensor, bias: Tensor, geometry: Geometry) -> None:
         super().__init__()
         self.hold(weight=weight, bias=bias)
-        self.geometry = geometry
+        self.geometry, self.out_channels = geometry, len(weight)
+
+    @property
+    def is_pointwise(self) -> bool:
+        return self.weight.shape[2:] == (1, 1) and self.geometry == (1, 0, 1, 1)
+
+    def lay_out(self, layout: Layout) -> None:
+        """A pointwise one computes whole tiles of channels, and drops the surplus."""
+        super().lay_out(layout)
+        if self.is_pointwise:
+            surplus = -self.out_channels % layout.tile
+            self.hold(weight=grown(self.weight, 0, surplus), bias=grown(self.bias, 0, surplus))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight.shape[2:] == (1, 1) and self.geometry == (1, 0, 1, 1):
-            return self.layout.pointwise(x, self.weight.flatten(1), self.bias)
-        return self.layout.conv(x, self.weight, self.bias, *self.geometry)
+        if not self.is_pointwise:
+            return self.layout.conv(x, self.weight, self.bias, *self.geometry)
+        y = self.layout.pointwise(x, self.weight.flatten(1), self.bias)
+        return self.layout.channels(y, 0, self.out_channels) if self.out_channels < len(self.bias) else y
+
+
+def grown(tensor: Tensor, dim: int, surplus: int, pieces: int = 1) -> Tensor:
+    """With so many zeros more at the end of each of equally large pieces of a dimension."""
+    parts = tensor.unflatten(dim, (pieces, -1))
+    shape = [surplus if i == dim + 1 else n for i, n in enumerate(parts.shape)]
+    return torch.cat([parts, tensor.new_zeros(shape)], dim + 1).flatten(dim, dim + 1)
 
 
 class Routing(nn.Module):
@@ -92,6 +115,8 @@ class DynamicConv(LaidOut):
         super().__init__()
         self.routing, self.geometry = routing, geometry
         self.hold(bank=bank, agnostic=agnostic, bias=bias)
+        self.pieces = geometry.groups if self.kind == "pointwise" else 1  # into which a lowering may cut it
+        self.in_channels = agnostic.shape[1] * geometry.groups
 
     @property
     def kind(self) -> Literal["pointwise", "depthwise"] | None:
@@ -102,12 +127,33 @@ class DynamicConv(LaidOut):
             return "pointwise"
         return None
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """A feature map, first tokens (B, D) -> a feature map"""
+    def grow_outputs(self, pieces: int, surplus: int) -> None:
+        """Each piece of the output gets so many more channels, which are 0."""
+        self.hold(
+            bank=grown(self.bank, 1, surplus, pieces),
+            agnostic=grown(self.agnostic, 0, surplus, pieces),
+            bias=grown(self.bias, 0, surplus, pieces),
+        )
+
+    def grow_inputs(self, pieces: int, surplus: int) -> None:
+        """Each piece of the input gets so many more channels, ignored, or mapped to 0 if this is depthwise."""
+        if self.kind == "depthwise":
+            self.grow_outputs(pieces, surplus)
+            self.geometry = self.geometry._replace(groups=len(self.agnostic))
+        else:
+            self.hold(bank=grown(self.bank, 2, surplus), agnostic=grown(self.agnostic, 1, surplus))
+        net1 = self.routing.net1
+        z, pooled = net1.weight.split([net1.in_features - self.in_channels, self.in_channels], 1)
+        self.in_channels += pieces * surplus
+        self.routing.net1 = linear(torch.cat([z, grown(pooled, 1, surplus, pieces)], 1), net1.bias)
+
+    def forward(self, maps: list[Tensor], z: Tensor) -> list[Tensor]:
+        """Pieces of a feature map, first tokens (B, D) -> a feature map, in one piece"""
+        x = self.layout.join(maps)
         pi = self.routing(z, self.layout.pool(x))
         kernels = self.agnostic + torch.einsum("bk,k...->b...", pi, self.bank)
         samples = zip(x.split(1), kernels, strict=True)
-        return torch.cat([self.layout.conv(sample, kernel, self.bias, *self.geometry) for sample, kernel in samples])
+        return [torch.cat([self.layout.conv(sample, kernel, self.bias, *self.geometry) for sample, kernel in samples])]
 
 
 class Heads(nn.Module):
@@ -171,21 +217,44 @@ def attend(layout: Layout, heads: Heads, queries: Tensor, x: Tensor) -> Tensor:
 
 
 class Former(LaidOut):
-    """A Transformer block over the tokens; both norms' affine parts are in the layers behind them."""
+    """A Transformer block over the tokens; both norms' affine parts are in the layers behind them.
+
+    `query`, `key`, `value` are (h, D, D/h): a product per head leaves nothing to split or transpose. `kept` is how many
+    of the tokens are computed, from the first on: all, or one where nothing else is read.
+    """
+
+    query: Tensor
+    query_bias: Tensor  # (h, 1, D/h)
+    key: Tensor
+    value: Tensor
 
     def __init__(
-        self, qkv: nn.Linear, proj: nn.Linear, fc1: nn.Linear, fc2: nn.Linear, heads: Heads, num_tokens: int
+        self,
+        query: Tensor,
+        query_bias: Tensor,
+        key: Tensor,
+        value: Tensor,
+        proj: nn.Linear,
+        fc1: nn.Linear,
+        fc2: nn.Linear,
+        num_tokens: int,
+        kept: int,
     ) -> None:
         super().__init__()
-        self.qkv, self.proj, self.fc1, self.fc2 = qkv, proj, fc1, fc2
-        self.heads, self.num_tokens = heads, num_tokens
+        self.hold(query=query, query_bias=query_bias, key=key, value=value)
+        self.proj, self.fc1, self.fc2 = proj, fc1, fc2
+        self.num_tokens, self.kept = num_tokens, kept
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B * M, D) -> (B * M, D)"""
-        qkv = self.qkv(self.layout.layer_norm(tokens, EPS)).unflatten(0, (-1, self.num_tokens))
-        q, k, v = qkv.chunk(3, 2)  # (B, M, D) each
-        attention = self.layout.token_scores(self.layout.spread(q, self.heads.mask), k).softmax(2)
-        tokens = tokens + self.proj(self.heads.collect(attention @ v).flatten(0, 1))
+        """(B * M, D) -> (B * kept, D)"""
+        x = self.layout.layer_norm(tokens, EPS).unflatten(0, (-1, 1, self.num_tokens))  # (B, 1, M, D)
+        queries = (x if self.kept == self.num_tokens else x[:, :, : self.kept]) @ self.query + self.query_bias
+        keys, values = x @ self.key, x @ self.value
+        # heads of all samples as one batch: of rank 3, the transpose of the keys is part of the product
+        attention = (queries.flatten(0, 1) @ keys.flatten(0, 1).transpose(1, 2)).softmax(2)  # (B * h, kept, M)
+        heads = (attention @ values.flatten(0, 1)).unflatten(0, (-1, len(self.query)))
+        values = heads.transpose(1, 2).flatten(2).flatten(0, 1)
+        tokens = first_tokens(tokens, self.num_tokens, self.kept) + self.proj(values)
         return tokens + self.fc2(F.gelu(self.fc1(self.layout.layer_norm(tokens, EPS))))
 
 
@@ -202,17 +271,29 @@ class IRFFN(LaidOut):
         super().__init__()
         self.expand, self.depthwise, self.reduce, self.spatial = expand, depthwise, reduce, spatial
         self.hold(gamma=gamma, beta=beta)
+        self.hidden = len(gamma)
+
+    def lay_out(self, layout: Layout) -> None:
+        """Between its pointwise convolutions it carries whole tiles of channels; the surplus ones are 0 throughout."""
+        super().lay_out(layout)
+        surplus = -self.hidden % layout.tile
+        expand, depthwise, reduce = self.expand, self.depthwise, self.reduce
+        geometry = depthwise.geometry._replace(groups=self.hidden + surplus)
+        self.expand = Conv(grown(expand.weight, 0, surplus), grown(expand.bias, 0, surplus), expand.geometry)
+        self.depthwise = Conv(grown(depthwise.weight, 0, surplus), grown(depthwise.bias, 0, surplus), geometry)
+        self.reduce = Conv(grown(reduce.weight, 1, surplus), reduce.bias, reduce.geometry)
+        self.hold(gamma=grown(self.gamma, 0, surplus), beta=grown(self.beta, 0, surplus))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.depthwise(F.gelu(self.expand(self.layout.normalize(x, EPS))))
         norm = self.layout.spatial_norm(y)
-        mean = norm if self.spatial else norm.mean(1, keepdim=True)
+        mean = norm if self.spatial else norm.sum(1, keepdim=True) / self.hidden
         scale = self.gamma * (norm / (mean + 1e-6)) + 1
         y = y * self.layout.per_channel(scale) + self.layout.per_channel(self.beta)
         return x + self.reduce(F.gelu(y))
 
 
-class Block(nn.Module):
+class Block(LaidOut):
     """One DMF block: (feature map, tokens) -> (feature map, tokens)."""
 
     def __init__(
@@ -228,15 +309,26 @@ class Block(nn.Module):
         super().__init__()
         self.cross, self.former, self.downsample, self.ffn = cross, former, downsample, ffn
         self.pw_conv1, self.dw_conv, self.pw_conv2 = pw_conv1, dw_conv, pw_conv2
+        dw_conv.pieces = pw_conv1.pieces
+
+    def lay_out(self, layout: Layout) -> None:
+        """Between its pointwise convolutions a piece has whole vectors of channels; the surplus is 0 throughout."""
+        super().lay_out(layout)
+        if layout.splits_groups:
+            pieces = self.pw_conv1.pieces
+            surplus = -(len(self.dw_conv.bias) // pieces) % layout.lanes
+            self.pw_conv1.grow_outputs(pieces, surplus)
+            self.dw_conv.grow_inputs(pieces, surplus)
+            self.pw_conv2.grow_inputs(pieces, surplus)
 
     def forward(self, x: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         tokens = self.former(self.cross(x, tokens))
-        z = first_token(tokens, self.former.num_tokens)
+        z = first_tokens(tokens, self.former.num_tokens, 1)
         if self.downsample is not None:
             x = F.gelu(self.downsample(x))
-        x = F.gelu(self.pw_conv1(x, z))
-        x = F.gelu(self.dw_conv(x, z))
-        return self.ffn(self.pw_conv2(x, z)), tokens
+        maps = [F.gelu(piece) for piece in self.pw_conv1([x], z)]
+        maps = [F.gelu(piece) for piece in self.dw_conv(maps, z)]
+        return self.ffn(self.layout.join(self.pw_conv2(maps, z))), tokens
 
 
 class StaticDMF(LaidOut):
@@ -269,12 +361,11 @@ class StaticDMF(LaidOut):
         tokens = None
         for block in self.blocks:
             x, tokens = block(x, tokens)
-        tokens = self.end_former(self.end_cross(x, tokens))
-        z = first_token(tokens, self.end_former.num_tokens)
-        pooled = self.layout.pool(F.gelu(self.end_conv(x, z)))
+        z = self.end_former(self.end_cross(x, tokens))
+        pooled = self.layout.pool(F.gelu(self.layout.join(self.end_conv([x], z))))
         return self.fc2(F.hardswish(self.fc1(torch.cat([pooled, z], 1))))
 
 
-def first_token(tokens: Tensor, num_tokens: int) -> Tensor:
-    """(B * M, D) -> (B, D)"""
-    return tokens.unflatten(0, (-1, num_tokens))[:, 0]
+def first_tokens(tokens: Tensor, num_tokens: int, kept: int) -> Tensor:
+    """(B * M, D) -> (B * kept, D)"""
+    return tokens if kept == num_tokens else tokens.unflatten(0, (-1, num_tokens))[:, :kept].flatten(0, 1)

@@ -97,7 +97,7 @@ CONVERTERS: dict[str, Converter] = {
                 "onnxruntime",
                 "ai_edge_litert",
             ),
-            NHWC(),
+            NHWC(tuned=False),  # a piece of 16 channels of a 16 x 16 map would hide its layout from onnx2tf
             NHWC(),
             pointwise=("matmul", "twin"),
             depthwise=("taps", "bank", "twin"),

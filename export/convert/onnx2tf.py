@@ -41,7 +41,7 @@ from export.layout import NHWC, Layout
 from export.lowering.conv import Conv
 from export.static import StaticDMF
 
-LAYOUT: Layout = NHWC()
+LAYOUT: Layout = NHWC(tuned=False)
 LOWERING = "matmul/taps"
 REFUSED = "a convolution whose filter is computed, which onnx2tf 1.28.8 can't convert"  # the conv forms
 INPUT = "image"

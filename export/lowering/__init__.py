@@ -3,19 +3,17 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import nn
 
 from export.layout import Layout
 from export.lowering.bank import Bank
 from export.lowering.conv import Conv
+from export.lowering.generated import Pieces
 from export.lowering.matmul import Matmul
 from export.lowering.taps import Taps
 from export.lowering.twin import Twin
 from export.static import DynamicConv, LaidOut, StaticDMF
 
-Form = Callable[[DynamicConv, Layout], nn.Module]
+Form = Callable[[DynamicConv, Layout, int], Pieces]
 POINTWISE: dict[str, Form] = {"conv": Conv, "matmul": Matmul, "twin": Twin}
 DEPTHWISE: dict[str, Form] = {"conv": Conv, "taps": Taps, "bank": Bank, "twin": Twin}
 FIXED_BATCH = ("conv",)  # forms that unroll the batch
@@ -58,15 +56,21 @@ def lower(graph: StaticDMF, lowering: Lowering, layout: Layout, input_layout: La
     A convolution that is neither pointwise nor depthwise keeps the `conv` form: no other one is known for it.
     """
     lowered = copy.deepcopy(graph)
+    for module in lowered.modules():
+        if isinstance(module, LaidOut):
+            module.lay_out(layout)
     for name, module in list(lowered.named_modules()):
         if isinstance(module, DynamicConv):
-            kind: Literal["pointwise", "depthwise"] | None = module.kind
-            form = POINTWISE[lowering.pointwise] if kind == "pointwise" else Conv
-            if kind == "depthwise":
-                form = DEPTHWISE[lowering.depthwise]
             parent, _, child = name.rpartition(".")
-            setattr(lowered.get_submodule(parent), child, form(module, layout))
-        elif isinstance(module, LaidOut):
-            module.layout = layout
+            setattr(lowered.get_submodule(parent), child, lower_conv(module, lowering, layout))
     lowered.input_layout = input_layout
     return lowered.eval()
+
+
+def lower_conv(conv: DynamicConv, lowering: Lowering, layout: Layout) -> Pieces:
+    pieces = conv.pieces if layout.splits_groups and lowering.pointwise != "conv" else 1
+    if conv.kind == "pointwise":
+        return POINTWISE[lowering.pointwise](conv, layout, pieces)
+    if conv.kind == "depthwise":
+        return DEPTHWISE[lowering.depthwise](conv, layout, pieces)
+    return Conv(conv, layout, 1)

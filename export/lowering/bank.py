@@ -3,26 +3,22 @@
 Every filter is constant, so every delegate takes it; the price is K + 1 convolutions instead of one.
 """
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from export.layout import Layout
-from export.static import DynamicConv, LaidOut
+from export.lowering.generated import Pieces, constant
+from export.static import DynamicConv
 
 
-class Bank(LaidOut):
-    bank: Tensor
-    agnostic: Tensor
-    bias: Tensor
+class Bank(Pieces):
+    def __init__(self, conv: DynamicConv, layout: Layout, pieces: int) -> None:
+        super().__init__(conv, layout, pieces)
+        self.bank = nn.ParameterList(constant(bank) for bank in conv.bank.chunk(pieces, 1))
+        self.agnostic = nn.ParameterList(constant(kernel) for kernel in conv.agnostic.chunk(pieces))
+        self.bias = nn.ParameterList(constant(bias) for bias in conv.bias.chunk(pieces))
 
-    def __init__(self, conv: DynamicConv, layout: Layout) -> None:
-        super().__init__()
-        self.layout = layout
-        self.routing, self.geometry = conv.routing, conv.geometry
-        self.hold(bank=conv.bank, agnostic=conv.agnostic, bias=conv.bias)
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """A feature map, first tokens (B, D) -> a feature map"""
-        y = self.layout.conv(x, self.agnostic, self.bias, *self.geometry)
-        for kernel, pi in zip(self.bank, self.routing(z, self.layout.pool(x)).split(1, 1), strict=True):
-            y = y + self.layout.conv(x, kernel, None, *self.geometry) * self.layout.per_channel(pi)
+    def convolve(self, index: int, x: Tensor, pi: Tensor) -> Tensor:
+        y = self.layout.conv(x, self.agnostic[index], self.bias[index], *self.geometry)
+        for kernel, weight in zip(self.bank[index], pi.split(1, 1), strict=True):
+            y = y + self.layout.conv(x, kernel, None, *self.geometry) * self.layout.per_channel(weight)
         return y

@@ -14,9 +14,9 @@ class Conv(GeneratedConv):
     def order(self, kernels: Tensor) -> Tensor:
         return self.layout.conv_order(kernels)
 
-    def convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
+    def apply_kernels(self, x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
         samples = [
-            self.layout.conv(x[i : i + 1], self.layout.conv_kernel(kernels[i], self.shape), self.bias, *self.geometry)
+            self.layout.conv(x[i : i + 1], self.layout.conv_kernel(kernels[i], self.shape), bias, *self.geometry)
             for i in range(x.shape[0])
         ]
         return torch.cat(samples) if len(samples) > 1 else samples[0]

@@ -1,31 +1,69 @@
-"""What the lowerings share: routing weights become kernels by one linear layer, whose bias is the agnostic kernel."""
+"""What the lowerings share: routing weights become kernels by linear layers, whose bias is the agnostic kernel.
 
-from torch import Tensor
+A grouped convolution is a set of smaller ones, on pieces of the feature map (the channels of some groups). Layouts that
+can't slice channels cheaply keep the pieces apart from one dynamic convolution to the next.
+"""
+
+import torch
+from torch import Tensor, nn
 
 from export.layout import Layout
-from export.static import DynamicConv, LaidOut, linear
+from export.static import DynamicConv, Geometry, LaidOut, linear
 
 
-class GeneratedConv(LaidOut):
-    """routing -> one linear layer K -> C_out * C_in / g * k * k -> kernels, in the order in which they are consumed."""
+class Pieces(LaidOut):
+    """A dynamic convolution in `pieces` of equally many groups: on a list of pieces of a feature map."""
 
-    bias: Tensor
-
-    def __init__(self, conv: DynamicConv, layout: Layout) -> None:
+    def __init__(self, conv: DynamicConv, layout: Layout, pieces: int) -> None:
         super().__init__()
-        self.layout = layout
-        self.routing, self.shape, self.geometry = conv.routing, conv.agnostic.shape, conv.geometry
-        self.hold(bias=conv.bias)
-        self.generate = linear(self.order(conv.bank).T, self.order(conv.agnostic))
+        self.layout, self.routing, self.pieces = layout, conv.routing, pieces
+        self.in_channels = conv.in_channels // pieces  # of one piece, as is
+        self.geometry = conv.geometry._replace(groups=conv.geometry.groups // pieces)
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """A feature map, first tokens (B, D) -> a feature map"""
-        return self.convolve(x, self.generate(self.routing(z, self.layout.pool(x))))
+    def forward(self, maps: list[Tensor], z: Tensor) -> list[Tensor]:
+        """Pieces of a feature map, first tokens (B, D) -> as many pieces as this has"""
+        pi = self.routing(z, torch.cat([self.layout.pool(piece) for piece in maps], 1))
+        return [self.convolve(i, piece, pi) for i, piece in enumerate(self.cut(maps))]
+
+    def cut(self, maps: list[Tensor]) -> list[Tensor]:
+        """The feature map in this convolution's own pieces."""
+        if len(maps) == self.pieces:
+            return maps
+        x, size = self.layout.join(maps), self.in_channels
+        return [self.layout.channels(x, i * size, (i + 1) * size) if self.pieces > 1 else x for i in range(self.pieces)]
+
+    def convolve(self, index: int, x: Tensor, pi: Tensor) -> Tensor:
+        """Piece `index`, routing weights (B, K) -> a piece of the output"""
+        raise NotImplementedError
+
+
+class GeneratedConv(Pieces):
+    """Per piece one linear layer K -> kernels, in the order in which they are consumed."""
+
+    def __init__(self, conv: DynamicConv, layout: Layout, pieces: int) -> None:
+        super().__init__(conv, layout, pieces)
+        agnostic = conv.agnostic.chunk(pieces)
+        self.shape = agnostic[0].shape
+        self.generate = nn.ModuleList(
+            linear(self.order(bank).T, self.order(kernel))
+            for bank, kernel in zip(conv.bank.chunk(pieces, 1), agnostic, strict=True)
+        )
+        self.bias = nn.ParameterList(constant(bias) for bias in conv.bias.chunk(pieces))
+
+    def convolve(self, index: int, x: Tensor, pi: Tensor) -> Tensor:
+        return self.apply_kernels(x, self.generate[index](pi), self.bias[index])
 
     def order(self, kernels: Tensor) -> Tensor:
-        """(..., C_out, C_in / g, k, k) -> (..., n)"""
+        """(..., C_out, C_in / g, k, k) of a piece -> (..., n)"""
         raise NotImplementedError
 
-    def convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """A feature map, kernels (B, n) in `order` -> a feature map"""
+    def apply_kernels(self, x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+        """A piece of the feature map, kernels (B, n) in `order`, bias (C_out) -> a piece of the output"""
         raise NotImplementedError
+
+
+def constant(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().contiguous().clone(), requires_grad=False)
+
+
+__all__ = ["GeneratedConv", "Geometry", "Pieces", "constant"]

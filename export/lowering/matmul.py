@@ -9,6 +9,5 @@ class Matmul(GeneratedConv):
     def order(self, kernels: Tensor) -> Tensor:
         return self.layout.matmul_order(kernels, self.geometry.groups)
 
-    def convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
-        y = self.layout.matmul(x, kernels, self.shape[0], self.geometry.groups)
-        return y + self.layout.per_channel(self.bias)
+    def apply_kernels(self, x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+        return self.layout.matmul(x, kernels, bias, self.geometry.groups)

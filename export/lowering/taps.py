@@ -12,10 +12,10 @@ class Taps(GeneratedConv):
     def order(self, kernels: Tensor) -> Tensor:
         return kernels.movedim(-4, -1).flatten(-4)  # (k, k, C): the channels of one tap together
 
-    def convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
+    def apply_kernels(self, x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
         stride, padding, dilation, _ = self.geometry
         taps = self.layout.taps(x, self.shape[-1], stride, padding, dilation)
-        y = self.layout.per_channel(self.bias)
+        y = self.layout.per_channel(bias)
         for tap, weight in zip(taps, kernels.chunk(len(taps), 1), strict=True):
             y = y + tap * self.layout.per_channel(weight)
         return y

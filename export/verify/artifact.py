@@ -1,8 +1,11 @@
-"""An artifact is run and judged: by this host's runtimes, and Core ML op by op, for Apple's runtime is Apple's only."""
+"""An artifact is run and judged: by this host's runtimes, by those of an emulated ARM64 CPU, and Core ML op by op, for
+Apple's runtime is Apple's only.
+"""
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,17 +17,27 @@ from numpy.typing import NDArray
 from export.captured import captured, interruptible
 from export.verify.parity import ORACLE, Run, Verdict, verify
 from export.verify.reference import Reference
+from runtime.arm64.runner import EmulatedRunner, open_emulated
 from runtime.errors import CommandError, ParityError, RunnerError
 from runtime.extras import require
 from runtime.manifest import InputSpec
 from runtime.preprocess import to_input
-from runtime.runners import open_runner
+from runtime.runners import Runner, open_runner
+
+Way = Callable[[Path, InputSpec], AbstractContextManager[tuple[Run, str]]]
+"""Opens an artifact; what runs it while it's open, and in words what that is."""
 
 
 def verify_artifact(
-    format: str, path: Path, spec: InputSpec, reference: Reference, precision: str, oracle: str = ORACLE
+    format: str,
+    path: Path,
+    spec: InputSpec,
+    reference: Reference,
+    precision: str,
+    oracle: str = ORACLE,
+    cpu: str | None = None,
 ) -> Verdict:
-    """Judge an artifact by every means this host has of running it.
+    """Judge an artifact by every means this host has of running it, or on an emulated ARM64 `cpu`.
 
     Raises `UsageError` for a runtime that isn't installed, `ParityError` for outputs that can't be compared,
     `RunnerError` for an artifact that can't be opened or run.
@@ -32,11 +45,12 @@ def verify_artifact(
     batch = None if spec.shape[0] == -1 else spec.shape[0]
     verdicts = []
     try:
-        for open_run in ways_to_run(format):
-            with captured(Path(os.devnull)), interruptible():
-                run, checked_by = open_run(path, spec)
-            with interruptible():
-                verdicts.append(verify(run, reference, precision, checked_by, batch, oracle))
+        for way in ways_to_run(format, cpu):
+            with ExitStack() as opened:
+                with captured(Path(os.devnull)), interruptible():
+                    run, checked_by = opened.enter_context(way(path, spec))
+                with interruptible():
+                    verdicts.append(verify(run, reference, precision, checked_by, batch, oracle))
     except (CommandError, OSError, MemoryError):
         raise
     except ValueError as error:  # logits of another shape
@@ -47,24 +61,38 @@ def verify_artifact(
     return replace(worst, parity=replace(worst.parity, checked_by=", ".join(v.parity.checked_by for v in verdicts)))
 
 
-def ways_to_run(format: str) -> list[Callable[[Path, InputSpec], tuple[Run, str]]]:
+def ways_to_run(format: str, cpu: str | None = None) -> list[Way]:
     """Core ML is interpreted op by op everywhere, and on a Mac run by Apple's runtime too."""
+    if cpu is not None:
+        return [partial(_run_emulated, format, cpu)]
     if format == "coreml":
         return [_interpreted, partial(_run_here, format)] if platform.system() == "Darwin" else [_interpreted]
     return [partial(_run_here, format)]
 
 
-def _run_here(format: str, path: Path, spec: InputSpec) -> tuple[Run, str]:
+@contextmanager
+def _run_here(format: str, path: Path, spec: InputSpec) -> Iterator[tuple[Run, str]]:
     runner = open_runner(format, path)
+    yield _logits_of(runner, spec), runner.description
+
+
+@contextmanager
+def _run_emulated(format: str, cpu: str, path: Path, spec: InputSpec) -> Iterator[tuple[Run, str]]:
+    with open_emulated(format, path, cpu) as runner:
+        yield _logits_of(runner, spec), runner.description
+
+
+def _logits_of(runner: Runner | EmulatedRunner, spec: InputSpec) -> Run:
     position = runner.output_names.index("logits") if "logits" in runner.output_names else 0
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return _in_batches(to_input(images, spec), spec.shape[0], lambda x: runner.run(x)[position])
 
-    return run, runner.description
+    return run
 
 
-def _interpreted(path: Path, spec: InputSpec) -> tuple[Run, str]:
+@contextmanager
+def _interpreted(path: Path, spec: InputSpec) -> Iterator[tuple[Run, str]]:
     from export.verify.mil_interpreter import MilInterpreter
 
     require("coremltools", extra="coreml")
@@ -74,7 +102,7 @@ def _interpreted(path: Path, spec: InputSpec) -> tuple[Run, str]:
         return _in_batches(to_input(images, spec), spec.shape[0], lambda x: interpreter.run({spec.name: x})["logits"])
 
     on_a_mac = platform.system() == "Darwin"
-    return run, "MIL interpreter" if on_a_mac else "MIL interpreter; Apple's runtime was not run"
+    yield run, "MIL interpreter" if on_a_mac else "MIL interpreter; Apple's runtime was not run"
 
 
 def _in_batches(

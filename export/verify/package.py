@@ -11,8 +11,11 @@ from runtime.golden import read_golden
 from runtime.manifest import Package
 
 
-def verify_package(package: Package) -> Verdict:
-    """Judge the artifact by its golden vectors and the manifest's yardsticks. Raises as `verify_artifact` does."""
+def verify_package(package: Package, cpu: str | None = None) -> Verdict:
+    """Judge the artifact by its golden vectors and the manifest's yardsticks, here or on an emulated ARM64 `cpu`.
+
+    Raises as `verify_artifact` does.
+    """
     manifest = package.manifest
     if package.golden is None:
         raise UsageError(f"{package.path} has no golden vectors; export it again")
@@ -24,5 +27,17 @@ def verify_package(package: Package) -> Verdict:
         golden.frozen_logits,
     )
     return verify_artifact(
-        manifest.format, package.artifact, manifest.inputs[0], reference, manifest.precision, manifest.parity.oracle
+        manifest.format,
+        package.artifact,
+        manifest.inputs[0],
+        reference,
+        manifest.precision,
+        manifest.parity.oracle,
+        cpu,
     )
+
+
+def largest_difference(verdict: Verdict, other: Verdict) -> float:
+    """Between the logits of one package that was run in two places; 1e30 where one of them isn't finite."""
+    difference = np.abs(verdict.logits - other.logits)
+    return float(np.where(np.isfinite(difference), difference, 1e30).max())

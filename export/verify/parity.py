@@ -25,12 +25,13 @@ Run = Callable[[NDArray[np.uint8]], Logits]
 """Images uint8 (N, H, W, 3) -> logits (N, classes), through an artifact."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
-    """The figures for the manifest, and what failed, in words."""
+    """The figures for the manifest, what failed, in words, and the logits (N, classes) that were judged."""
 
     parity: Parity
     failures: tuple[str, ...]
+    logits: Logits
 
 
 def verify(
@@ -61,7 +62,7 @@ def verify(
         inputs=reference.inputs.names,
         checked_by=checked_by,
     )
-    return Verdict(parity, tuple(failures))
+    return Verdict(parity, tuple(failures), logits)
 
 
 def compare(name: str, values: Logits, reference: Reference, tolerance: Tolerance) -> OutputParity:

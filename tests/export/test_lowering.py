@@ -80,12 +80,12 @@ def test_a_form_is_the_convolution(name, geometry, form, layout, batch):
     x, z = torch.randn(batch, geometry[0], 9, 8).double(), torch.randn(batch, TOKEN_DIM).double()
     pointwise, depthwise = (form, "conv") if form in POINTWISE else ("conv", form)
     net = lower(Net(fold_dynamic(conv, bn)), Lowering(pointwise, depthwise, ""), layout, layout)
-    y = layout.permute_to_nchw(net.conv(layout.permute_from_nchw(x), z))
+    y = layout.permute_to_nchw(layout.join(net.conv([layout.permute_from_nchw(x)], z)))
     expected = by_hand(conv, bn, x, z)
     assert y.shape == expected.shape
     assert (y - expected).abs().max() < 1e-12 * expected.abs().max()
     if batch > 1:  # samples that swap their tokens must differ, or the routing is frozen
-        swapped = layout.permute_to_nchw(net.conv(layout.permute_from_nchw(x), z.roll(1, 0)))
+        swapped = layout.permute_to_nchw(layout.join(net.conv([layout.permute_from_nchw(x)], z.roll(1, 0))))
         assert (swapped - expected).abs().max() > 1e-3 * expected.abs().max()
 
 
