@@ -8,8 +8,6 @@ temperature:   sigmoid(net2 r / T)         = sigmoid((net2 / T) r)
 shortcut:      dw(x) + x                   = (dw + 1 on the centre tap)(x)
 affine norm:   A (g n + b)                 = (A g) n + A b,  n the normalised input of a linear layer or 1x1 conv
 1 / sqrt(d):   (q k^T) / sqrt(d)           = (q / sqrt(d)) k^T
-key bias:      softmax(q (k + b)^T)         = softmax(q k^T), for q b^T is the same for every key
-value bias:    attention (v + b)           = attention v + b, whose rows sum to 1; then into the projection's bias
 end:           of the last Former, only the first token is read, so only it is computed
 first block:   its tokens are parameters, so its normalised tokens and its queries are constants
 dropout, stochastic depth: the identity
@@ -130,17 +128,14 @@ def fold_former(former: eager.Former, num_tokens: int, kept: int) -> static.Form
     attention = former.token_attention
     dim = attention.proj.in_features
     qkv = fold_affine(attention.qkv, former.norm1)
-    query, key, value = (w.unflatten(0, (attention.heads, -1)).transpose(1, 2) for w in qkv.weight.chunk(3))
-    query_bias, _, value_bias = qkv.bias.chunk(3)
-    scale = (dim // attention.heads) ** -0.5
+    scale = torch.ones(3 * dim, dtype=qkv.weight.dtype)
+    scale[:dim] = (dim // attention.heads) ** -0.5
     return static.Former(
-        query * scale,
-        query_bias.unflatten(0, (attention.heads, 1, -1)) * scale,
-        key,
-        value,
-        static.linear(attention.proj.weight, attention.proj.bias + attention.proj.weight @ value_bias),
+        static.linear(qkv.weight * scale[:, None], qkv.bias * scale),
+        static.linear(attention.proj.weight, attention.proj.bias),
         fold_affine(former.mlp.fc1, former.norm2),
         static.linear(former.mlp.fc2.weight),
+        attention.heads,
         num_tokens,
         kept,
     )

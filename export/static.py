@@ -219,42 +219,26 @@ def attend(layout: Layout, heads: Heads, queries: Tensor, x: Tensor) -> Tensor:
 class Former(LaidOut):
     """A Transformer block over the tokens; both norms' affine parts are in the layers behind them.
 
-    `query`, `key`, `value` are (h, D, D/h): a product per head leaves nothing to split or transpose. `kept` is how many
-    of the tokens are computed, from the first on: all, or one where nothing else is read.
+    `kept` is how many of the tokens are computed, from the first on: all, or one where nothing else is read.
     """
 
-    query: Tensor
-    query_bias: Tensor  # (h, 1, D/h)
-    key: Tensor
-    value: Tensor
-
     def __init__(
-        self,
-        query: Tensor,
-        query_bias: Tensor,
-        key: Tensor,
-        value: Tensor,
-        proj: nn.Linear,
-        fc1: nn.Linear,
-        fc2: nn.Linear,
-        num_tokens: int,
-        kept: int,
+        self, qkv: nn.Linear, proj: nn.Linear, fc1: nn.Linear, fc2: nn.Linear, heads: int, num_tokens: int, kept: int
     ) -> None:
         super().__init__()
-        self.hold(query=query, query_bias=query_bias, key=key, value=value)
-        self.proj, self.fc1, self.fc2 = proj, fc1, fc2
-        self.num_tokens, self.kept = num_tokens, kept
+        self.qkv, self.proj, self.fc1, self.fc2 = qkv, proj, fc1, fc2
+        self.heads, self.num_tokens, self.kept = heads, num_tokens, kept
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B * M, D) -> (B * kept, D)"""
-        x = self.layout.layer_norm(tokens, EPS).unflatten(0, (-1, 1, self.num_tokens))  # (B, 1, M, D)
-        queries = (x if self.kept == self.num_tokens else x[:, :, : self.kept]) @ self.query + self.query_bias
-        keys, values = x @ self.key, x @ self.value
+        qkv = self.qkv(self.layout.layer_norm(tokens, EPS)).unflatten(1, (3 * self.heads, -1))
+        qkv = qkv.unflatten(0, (-1, self.num_tokens)).transpose(1, 2)  # (B, 3 * h, M, D / h)
         # heads of all samples as one batch: of rank 3, the transpose of the keys is part of the product
-        attention = (queries.flatten(0, 1) @ keys.flatten(0, 1).transpose(1, 2)).softmax(2)  # (B * h, kept, M)
-        heads = (attention @ values.flatten(0, 1)).unflatten(0, (-1, len(self.query)))
-        values = heads.transpose(1, 2).flatten(2).flatten(0, 1)
-        tokens = first_tokens(tokens, self.num_tokens, self.kept) + self.proj(values)
+        queries, keys, values = (part.flatten(0, 1) for part in qkv.chunk(3, 1))
+        attention = (queries[:, : self.kept] @ keys.transpose(1, 2)).softmax(2)  # (B * h, kept, M)
+        heads = (attention @ values).unflatten(0, (-1, self.heads))
+        tokens = first_tokens(tokens, self.num_tokens, self.kept)
+        tokens = tokens + self.proj(heads.transpose(1, 2).flatten(2).flatten(0, 1))
         return tokens + self.fc2(F.gelu(self.fc1(self.layout.layer_norm(tokens, EPS))))
 
 
