@@ -88,8 +88,9 @@ def row(converter: str, name: str, package: Package, against: Package) -> dict[s
 
 
 def write(name: str, results: object) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / name).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    path = RESULTS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

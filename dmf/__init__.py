@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from dmf.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from dmf.checkpoint import CheckpointError, checkpoint_classes, load_checkpoint, save_checkpoint
 from dmf.config import VARIANTS, DMFConfig
 from dmf.dynamic_conv import DynamicConv2d
 from dmf.model import DMF
+from dmf.pretrained import pretrained
 from dmf.seeded import seed_weights
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "CheckpointError",
     "DMFConfig",
     "DynamicConv2d",
+    "checkpoint_classes",
     "create_model",
     "load_checkpoint",
+    "pretrained",
     "save_checkpoint",
     "seed_weights",
 ]

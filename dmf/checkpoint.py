@@ -96,6 +96,12 @@ def load_checkpoint(path: str | Path, variant: str | None = None) -> DMF:
     return model.eval()
 
 
+def checkpoint_classes(path: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes, where the checkpoint was trained by `dmf-train`. Raises `CheckpointError`."""
+    metadata = _read(Path(path))[1]
+    return tuple(json.loads(metadata["classes"])) if "classes" in metadata else None
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file in either container."""
     if path.suffix == ".safetensors":
