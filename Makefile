@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: export test test-full lint bench clean
+.PHONY: export test test-full lint bench instructions arm64 clean
 
 export: $(READY)
 	$(BIN)/dmf-export --format all --out build --overwrite
@@ -23,6 +23,12 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run
+
+instructions: $(READY)
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.instructions
+
+arm64: $(READY)
+	$(BIN)/python -m runtime.arm64.setup
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "needs Python 3.11 to 3.13: make PYTHON=python3.11")'

@@ -9,3 +9,7 @@ side knows nothing of PyTorch, and imports each inference runtime only where it 
     package = runtime.manifest.open_package("build/dmf_s-onnx")
     report = runtime.measure.measure(package, threads=2)
 """
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime reports its sessions to its maker, by a thread

@@ -105,6 +105,11 @@ class Progress:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
 
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        if not self._quiet:
+            print(line, file=sys.stderr, flush=True)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Print ``name`` and how long the body took, or after how long it failed."""

@@ -4,10 +4,15 @@ The parent sends one JSON object a line to the worker's stdin and reads one back
 
     {"open": {"format", "artifact", "input", "threads"}}  ->  {"cold_load_ms", "runtime", ...}
     {"invoke": n}                                         ->  {"samples_ms": [...]}
+    {"run": {"input", "outputs"}}                         ->  {}, the outputs' file written
+    {"mark": true}                                        ->  {"threads": n}, one invoke between two marks
     {"peak_memory": true}                                 ->  {"peak_memory_bytes": n}
 
 An error the worker foresees comes back as ``{"error": message, "exit_code": code}``. The worker
 ends when its stdin does, so it never outlives its parent by more than one request.
+
+The worker's own Python needs numpy and the inference runtime, nothing more: ``runtime.arm64`` starts it
+emulated.
 """
 
 import json
@@ -19,6 +24,8 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -27,7 +34,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import CommandError, RunnerError, UsageError
-from runtime.runners import Runner, import_runtime, open_runner
+from runtime.runners import Array, Runner, import_runtime, open_runner
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = 0x7AB00000  # no process has this id
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The Python that a worker runs in: its command, and its environment, where ``runtime`` can be imported."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def host_launch() -> Launch:
+    """This Python."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return Launch((sys.executable,), {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
 
 
 class Worker:
@@ -36,21 +60,23 @@ class Worker:
     A context manager: on the way out, whatever the reason, the process is killed.
     """
 
-    def __init__(self, name: str, *, timeout_s: float) -> None:
-        """Start the process. Messages begin with ``name``; ``timeout_s`` bounds each request."""
+    def __init__(self, name: str, *, timeout_s: float, launch: Launch | None = None) -> None:
+        """Start the process, by default in this Python.
+
+        Messages begin with ``name``; ``timeout_s`` bounds each request.
+        """
+        launch = launch or host_launch()
         self._name = name
         self._timeout_s = timeout_s
         self._folder = tempfile.TemporaryDirectory(prefix="dmf-bench-")
         self._log = Path(self._folder.name) / "stderr.log"
-        root = str(Path(__file__).resolve().parents[1])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "runtime.worker"],
+                [*launch.command, "-m", "runtime.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env=launch.environment,
             )
 
     def __enter__(self) -> Self:
@@ -71,19 +97,21 @@ class Worker:
         """The process's id."""
         return self._process.pid
 
-    def open(self, format: str, artifact: Path, x: NDArray[np.float32], threads: int) -> dict[str, Any]:
+    def open(self, format: str, artifact: Path, x: NDArray[np.float32] | None, threads: int) -> dict[str, Any]:
         """Open the artifact.
 
-        ``x`` is what ``invoke`` will run. Returns the runtime, the load time and the memory.
+        ``x`` is what ``invoke`` will run, if it will. Returns the runtime, the outputs' names, the load time and the
+        memory.
         """
         path = Path(self._folder.name) / "input.npy"
-        np.save(path, x)
+        if x is not None:
+            np.save(path, x)
         return self._request(
             {
                 "open": {
                     "format": format,
                     "artifact": str(artifact.absolute()),
-                    "input": str(path),
+                    "input": None if x is None else str(path),
                     "threads": threads,
                 }
             }
@@ -93,6 +121,18 @@ class Worker:
         """Run the artifact ``count`` times; the milliseconds each took."""
         samples_ms: list[float] = self._request({"invoke": count})["samples_ms"]
         return samples_ms
+
+    def run(self, x: NDArray[np.float32]) -> list[Array]:
+        """The artifact's outputs, in order, for ``x``."""
+        input, outputs = Path(self._folder.name) / "x.npy", Path(self._folder.name) / "outputs.npz"
+        np.save(input, x)
+        self._request({"run": {"input": str(input), "outputs": str(outputs)}})
+        with np.load(outputs) as arrays:
+            return [arrays[name] for name in arrays.files]
+
+    def invoke_between_marks(self) -> int:
+        """Mark, run the artifact once, mark again; the number of threads the process then had."""
+        return int(self._request({"mark": True})["threads"])
 
     def peak_memory_bytes(self) -> int:
         """The process's peak resident memory so far."""
@@ -143,8 +183,8 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
         reply: dict[str, Any]
         try:
             if "open" in request:
-                options = request["open"]
-                x = np.load(options["input"])
+                options, runner = request["open"], None
+                x = options["input"] and np.load(options["input"])
                 import_runtime(options["format"])
                 baseline_memory_bytes = peak_memory_bytes()
                 start = time.perf_counter_ns()
@@ -157,6 +197,7 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
                         "version": runner.version,
                         "delegate_partitions": runner.delegate_partitions,
                     },
+                    "output_names": runner.output_names,
                 }
             elif "invoke" in request:
                 assert runner is not None, "open comes before invoke"
@@ -166,11 +207,27 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
                     runner.run(x)
                     samples_ms.append((time.perf_counter_ns() - start) / 1e6)
                 reply = {"samples_ms": samples_ms}
+            elif "run" in request:
+                assert runner is not None, "open comes before run"
+                np.savez(request["run"]["outputs"], *runner.run(np.load(request["run"]["input"])))
+                reply = {}
+            elif "mark" in request:
+                assert runner is not None, "open comes before mark"
+                mark()
+                runner.run(x)
+                mark()
+                reply = {"threads": len(os.listdir("/proc/self/task"))}
             else:
                 reply = {"peak_memory_bytes": peak_memory_bytes()}
         except CommandError as error:
             reply = {"error": str(error), "exit_code": error.exit_code}
         print(json.dumps(reply), file=replies, flush=True)
+
+
+def mark() -> None:
+    """A system call that does nothing, which ``runtime/arm64/icount.c`` sees."""
+    with suppress(ProcessLookupError):
+        os.getpgid(MARK)
 
 
 def peak_memory_bytes() -> int:

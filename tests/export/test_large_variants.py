@@ -23,7 +23,7 @@ def run(*command, timeout=1200):
 
 
 @pytest.mark.timeout(1800)
-def test_what_make_export_does(tmp_path):
+def test_what_make_export_does(tmp_path, request):
     out = tmp_path / "build"
     done = run("dmf-export", "--format", "all", "--out", str(out))
     assert done.returncode == 0, done.stderr
@@ -53,6 +53,11 @@ def test_what_make_export_does(tmp_path):
     benched = run("dmf-bench", paths[1], "--against", paths[2], "--repeats", "20", "--json", "-")
     assert benched.returncode == 0, benched.stderr
     assert json.loads(benched.stdout)["comparisons"][0]["latency_ratio"] > 0
+
+    request.getfixturevalue("arm64")  # last, for it may skip
+    emulated = run("dmf-verify", *paths[1:], "--on", "arm64", "--cpu", "cortex-a76")
+    assert emulated.returncode == 0, emulated.stderr
+    assert emulated.stdout.count("on ARM64 cortex-a76, emulated by qemu 10") == 2
 
 
 @pytest.fixture(scope="module", params=["dmf_xxs", "dmf_xs", "dmf_s"])
