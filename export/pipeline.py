@@ -21,13 +21,14 @@ from export.provenance import Origin, weights_sha256
 from export.reparameterize import reparameterize
 from export.static import StaticDMF
 from export.verify.artifact import verify_artifact
-from export.verify.inputs import MEAN, STD, normalize, verification_inputs
+from export.verify.inputs import normalize, verification_inputs
 from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict
 from export.verify.reference import Reference, compute_reference, without_bank
 from runtime.commandline import Progress
 from runtime.errors import CommandError, ConverterError, ParityError, RunnerError
 from runtime.golden import Golden, write_golden
 from runtime.manifest import GOLDEN_NAME, InputSpec, Package, write_manifest
+from runtime.preprocess import MEAN, STD
 
 FOLD_TOLERANCE = 1e-10  # relative, in float64: folds are exact
 SILENT = Progress(quiet=True)

@@ -8,11 +8,11 @@ from dmf import DMF, VARIANTS
 from export.convert import CONVERTERS, FORMATS, Converter
 from export.lowering import Lowering
 from export.target import DEFAULT_TARGETS, TARGETS, Target
-from export.verify.inputs import MEAN, STD
 from export.verify.parity import TOLERANCES
 from runtime.commandline import nearest
 from runtime.errors import UsageError
 from runtime.manifest import InputSpec
+from runtime.preprocess import MEAN, STD
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 from runtime.errors import UsageError
 from runtime.manifest import InputSpec
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of pixels scaled to 0..1
 INTERPOLATION = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from export.verify.inputs import MEAN, STD
 from runtime.errors import UsageError
 from runtime.extras import require
+from runtime.preprocess import MEAN, STD
 
 if TYPE_CHECKING:
     from dmf.training.config import AugmentConfig

@@ -15,8 +15,8 @@ from torch import Tensor
 from dmf import DMF
 from dmf.dynamic_conv import KernelAttention
 from dmf.seeded import pictures
+from runtime.preprocess import MEAN, STD
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of pixels scaled to 0..1
 PHOTOGRAPHS = ("astronaut", "chelsea")
 CANDIDATES, SEARCH_STEPS = 32, 16
 
