@@ -1,8 +1,8 @@
 """The paper's ablations of dynamic convolution, at this scale: `python -m benchmarks.ablations`, about half an hour.
 
 dmf_nano at 32 px on half of the digits, tested on the other half, by the shipped recipe in fewer epochs; each variant
-with the same three seeds. Runs that are finished already (in build/ablations) are not repeated. benchmarks/results/training/
-ablations.json is what docs/training.md shows.
+with the same three seeds. Runs that are finished already (in build/ablations) are not repeated. The results, in
+benchmarks/results/training/ablations.json, are what docs/training.md shows.
 """
 
 import json
@@ -17,7 +17,14 @@ from benchmarks.run import write
 
 RUNS = Path("build/ablations")
 SEEDS = (0, 1, 2)
-RECIPE = {"data.heldout_share": 0.5, "model.image_size": 32, "sampler.sizes": [32], "schedule.epochs": 20}
+RECIPE = {
+    "data.heldout_share": 0.5,
+    "model.image_size": 32,
+    "sampler.sizes": [32],
+    "schedule.epochs": 12,
+    "schedule.warmup_epochs": 1,
+    "schedule.temperature_epochs": 3,
+}
 VANILLA = {"routing": "softmax", "residual_kernel": False, "bank_init": "random", "num_kernels": 4}
 VARIANTS: dict[str, dict[str, Any]] = {  # changes to the model
     "as published": {},

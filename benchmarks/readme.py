@@ -1,14 +1,19 @@
-"""The README's tables, from benchmarks/results: `python -m benchmarks.readme` writes them between their markers."""
+"""The documents' tables, from benchmarks/results: `python -m benchmarks.readme` writes them between their markers."""
 
+import hashlib
 import json
 import re
+import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from benchmarks.run import RESULTS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -75,12 +80,101 @@ def tflite_table() -> str:
     )
 
 
-TABLES = {"export": export_table, "lowerings": lowerings_table, "tflite": tflite_table}
+def checkpoint_table() -> str:
+    path = ROOT / "dmf" / "weights" / "dmf_nano.safetensors"
+    with safe_open(path, "pt") as file:
+        summary = json.loads(file.metadata()["training"])
+    content = path.read_bytes()
+    correct, total = summary["heldout_correct"], summary["heldout_images"]
+    rows = [
+        ["made by", "`dmf-train dmf_nano_digits --out build/digits`"],
+        ["held-out accuracy", f"{correct / total:.2%} ({correct} of {total}; trained on {summary['train_images']})"],
+        ["time", f"{summary['seconds'] / 60:.1f} minutes on {summary['device']}"],
+        ["steps", f"{summary['steps']} in {summary['epochs']} epochs"],
+        ["size", f"{len(content) / 1e6:.2f} MB"],
+        ["sha256", f"`{hashlib.sha256(content).hexdigest()}`"],
+        ["torch", summary["torch"]],
+    ]
+    return markdown(["dmf_nano.safetensors", ""], rows)
 
 
-def filled(text: str) -> str:
-    """`text` with every table between its markers made anew."""
-    for name, table in TABLES.items():
+def accuracy_table() -> str:
+    rows = []
+    for row in results("training/accuracy.json")["rows"]:
+        name = " ".join(filter(None, (row["converter"] or "PyTorch", row["lowering"], row["precision"])))
+        if "rejected" in row:
+            rows.append([name, "rejected by the parity gate", "", ""])
+            continue
+        rows.append(
+            [
+                name,
+                f"{row['accuracy']:.2%} ({row['correct']} of {row['total']})",
+                str(len(row["differing"])),
+                f"{row['max_logit_difference']:.1e}",
+            ]
+        )
+    return markdown(["", "accuracy", "predictions unlike PyTorch's in float64", "largest difference of a logit"], rows)
+
+
+PAPER = {  # top-1 of DMF-XXS: the variant's, and that of what it is compared with
+    "without token input": ("Table 3", 74.2, 74.6),
+    "without residual kernel": ("Table 3", 73.6, 74.6),
+    "with neither": ("Table 3", 73.5, 74.6),
+    "softmax": ("Table 6", 72.8, 73.2),
+    "random bank": ("Table 7", 72.9, 73.2),
+    "4 kernels": ("Table 8", 72.9, 73.6),
+    "6 kernels": ("Table 8", 73.2, 73.6),
+}
+
+
+def ablations_table() -> str:
+    data = results("training/ablations.json")
+    accuracy = {r["variant"]: [100 * c / r["heldout_images"] for c in r["heldout_correct"]] for r in data["rows"]}
+    base = accuracy["as published"]
+    rows = []
+    for name, values in accuracy.items():
+        ours = f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+        if name not in PAPER:
+            rows.append([name, ours, "", "", ""])
+            continue
+        table, theirs, compared = PAPER[name]
+        difference = statistics.mean(values) - statistics.mean(base)
+        error = ((statistics.variance(values) + statistics.variance(base)) / len(base)) ** 0.5
+        verdict = "noise" if abs(difference) < 2 * error else "more than noise"
+        rows.append([name, ours, f"{difference:+.1f} ({verdict})", f"{theirs - compared:+.1f}", f"{table}: {theirs}"])
+    return markdown(["", "top-1 here, %, mean ± sd", "against as published", "the paper's", "the paper's top-1"], rows)
+
+
+def routing_table() -> str:
+    overall = results("training/routing.json")["overall"]
+    rows = [
+        [
+            "standard deviation of a routing weight over the pictures, median of the layers",
+            f"{overall['median_std']:.2f}",
+        ],
+        ["share of its variance that lies between the classes", f"{overall['median_between_classes']:.0%}"],
+        ["the same with shuffled labels", f"{overall['median_between_shuffled']:.1%}"],
+        ["accuracy", f"{overall['accuracy']:.2%}"],
+        ["accuracy if every picture is routed alike", f"{overall['accuracy_all_routed_alike']:.2%}"],
+        ["predictions that this changes", str(overall["predictions_changed"])],
+    ]
+    return markdown(["do the kernels follow the picture?", ""], rows)
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {  # document -> marker -> table
+    "README.md": {"export": export_table, "lowerings": lowerings_table, "tflite": tflite_table},
+    "docs/training.md": {
+        "checkpoint": checkpoint_table,
+        "accuracy": accuracy_table,
+        "ablations": ablations_table,
+        "routing": routing_table,
+    },
+}
+
+
+def filled(document: str, text: str) -> str:
+    """`text` with every table of the document between its markers made anew."""
+    for name, table in TABLES[document].items():
         pattern = rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda m, t=table: f"{m[1]}{t()}\n{m[2]}", text, flags=re.DOTALL)
         assert count == 1, f"{count} places for the table {name}"
@@ -88,7 +182,9 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in TABLES:
+        path = ROOT / document
+        path.write_text(filled(document, path.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
