@@ -18,6 +18,7 @@ from rich.table import Table
 
 import dmf
 from export import convert, lowering, target
+from export.delegates.forecast import Forecast, forecast, outcome, static_graph, with_alternatives
 from export.destination import check_destination
 from export.package import LABELS_NAME
 from export.pipeline import prepare, write_package
@@ -35,6 +36,7 @@ examples:
   dmf-export --format tflite
   dmf-export --model dmf_s --checkpoint s.safetensors --format all --out build/
   dmf-export --model dmf_nano --format coreml --precision fp16 --image-input
+  dmf-export --format tflite --target nnapi --dry-run
 
 exit codes: 0 done and proven, 2 wrong arguments, 3 a converter failed (its log is named),
 4 parity failed (nothing is packaged; see rejected/), 5 the runtime failed, 130 interrupted"""
@@ -50,8 +52,8 @@ def build_parser() -> commandline.ArgumentParser:
     add = parser.add_argument
     add("--format", choices=[*convert.FORMATS, "all"], help="what to write (required)")
     add("--model", choices=list(dmf.VARIANTS), default="dmf_xxs", help="default: dmf_xxs")
-    add("--checkpoint", metavar="FILE", help="this project's or the released code's layout; without it, seeded weights")
-    add("--seed", type=commandline.whole_number(0), default=0, metavar="N", help="of seeded weights (default: 0)")
+    add("--checkpoint", metavar="FILE", help="default: the one that comes with the model, else seeded random weights")
+    add("--seed", type=commandline.whole_number(0), metavar="N", help="seeded random weights, whatever comes with it")
     add(
         "--image-size",
         type=commandline.whole_number(1),
@@ -70,8 +72,13 @@ def build_parser() -> commandline.ArgumentParser:
     add("--input-layout", choices=["NCHW", "NHWC"], help="default: NHWC for TFLite, else NCHW")
     add("--image-input", action="store_true", help="Core ML: take an image and normalise it in the graph")
     add("--labels", metavar="FILE", help="class names, one a line; Core ML with --image-input answers with them")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="say what would be done, and what would fall off the target",
+    )
     add("--list", action="store_true", help="models, formats, converters, targets, lowerings; then exit")
-    add("--json", action="store_true", help="the manifests and latencies as JSON on stdout, instead of the table")
+    add("--json", action="store_true", help="JSON on stdout instead of tables: manifests and latencies, or the dry run")
     add("--quiet", action="store_true", help="no progress on stderr")
     return parser
 
@@ -96,11 +103,14 @@ def _export(argv: Sequence[str] | None) -> int:
         raise UsageError(f"--precision {arguments.precision} is not for every format; give --format coreml")
     progress, out = commandline.Progress(quiet=arguments.quiet), Path(arguments.out)
     model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, arguments.image_size)
-    plans = plan_formats(model, arguments)
+    plans = plan_formats(model, origin, arguments)
     for plan in plans:
         check_destination(out, plan.name, arguments.overwrite)
-    if origin.seed is not None and not arguments.quiet:
-        print(f"no --checkpoint: {arguments.model} has seeded random weights (seed {origin.seed})", file=sys.stderr)
+    if arguments.checkpoint is None and not arguments.quiet:
+        weights = origin.path or f"seeded random weights (seed {origin.seed})"
+        print(f"no --checkpoint: {arguments.model} has {weights}", file=sys.stderr)
+    if arguments.dry_run:
+        return dry_run(plans, model, out, arguments.json, progress)
     prepared = prepare(model, origin, progress)
     packages = [write_package(plan, prepared, out, arguments.overwrite, progress) for plan in plans]
     latencies = measure_here(packages, progress)
@@ -108,18 +118,72 @@ def _export(argv: Sequence[str] | None) -> int:
         print(json.dumps([as_json(package, latencies[package.manifest.name]) for package in packages], indent=2))
     else:
         Console().print(results_table(packages, latencies))
+        for plan, package in zip(plans, packages, strict=True):
+            expected = forecast(plan, prepared.graph, model.config.image_size)
+            if (found := outcome(expected, package.artifact)) is not None:
+                print(f"{plan.name}: {found.describe(expected.delegate)}")
         print_next(packages)
     return 0
 
 
-def load_model(name: str, checkpoint: str | None, seed: int, image_size: int | None) -> tuple[dmf.DMF, Origin]:
+def dry_run(plans: Sequence[Plan], model: dmf.DMF, out: Path, as_json: bool, progress: commandline.Progress) -> int:
+    """Print what an export would do, and what of its result the target's delegate would refuse."""
+    with progress.stage("forecast: the operations, without data"):
+        graph = static_graph(model)
+        size = model.config.image_size
+        forecasts = [with_alternatives(forecast(plan, graph, size), graph, size) for plan in plans]
+    if as_json:
+        print(json.dumps([each.to_json() | {"package": str(out / each.plan.name)} for each in forecasts], indent=2))
+        return 0
+    for each in forecasts:
+        print_forecast(each, out)
+    return 0
+
+
+def print_forecast(expected: Forecast, out: Path) -> None:
+    """A plan, a table of what falls off, and the rules with their sources."""
+    console, plan, delegate = Console(), expected.plan, expected.delegate
+    batch = "any" if plan.batch == -1 else plan.batch
+    lines = [
+        f"would write {out / plan.name}",
+        f"  {plan.variant} to {plan.converter.format} by {plan.converter.name}: {plan.precision}, batch {batch}, "
+        f"input {plan.input_layout}",
+        f"  for {plan.target.name}, lowering {plan.lowering}: {plan.lowering.reason}",
+        f"  {expected.summary} ({delegate.checked})",
+        *([f"  note: {delegate.note}"] if delegate.note else []),
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    rules = list(dict.fromkeys(row.rule for row in expected.rows))
+    if rules:
+        table = Table("module", "operation", "rule", box=box.SIMPLE, pad_edge=False)
+        for row in expected.rows:
+            operation = row.operation if row.count == 1 else f"{row.count} x {row.operation}"
+            table.add_row(row.module, operation, str(rules.index(row.rule) + 1))
+        console.print(table)
+    for number, rule in enumerate(rules, 1):
+        names = expected.avoided_by.get(rule, ())
+        lines = [
+            f"  {number}. {rule.reason}{'; nothing at all runs on it then' if rule.stops else ''}",
+            f"     avoided by {' or '.join(f'--lowering {name}' for name in names) or 'no lowering'}",
+            f"     source: {rule.source}",
+        ]
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def load_model(
+    name: str, checkpoint: str | Path | None, seed: int | None, image_size: int | None
+) -> tuple[dmf.DMF, Origin]:
     """The model to export, and where its weights came from. Raises `UsageError`."""
-    if seed >= 2**64:
+    if checkpoint is not None and seed is not None:
+        raise UsageError(f"--seed {seed} is of random weights, but there is --checkpoint {checkpoint}; give one")
+    if seed is not None and seed >= 2**64:
         raise UsageError(f"--seed is {seed}; it must be below 2**64")
+    if checkpoint is None and seed is None:
+        checkpoint = dmf.pretrained(name)
     try:
         changes: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
         if checkpoint is None:
-            return dmf.seed_weights(dmf.create_model(name, **changes), seed), Origin(seed=seed)
+            return dmf.seed_weights(dmf.create_model(name, **changes), seed or 0), Origin(seed=seed or 0)
         model = dmf.load_checkpoint(checkpoint, name)
         model.config = replace(model.config, **changes)
         return model, Origin(path=Path(checkpoint))
@@ -127,11 +191,11 @@ def load_model(name: str, checkpoint: str | None, seed: int, image_size: int | N
         raise UsageError(str(error)) from error
 
 
-def plan_formats(model: dmf.DMF, arguments: Namespace) -> list[Plan]:
+def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[Plan]:
     """One plan per requested format. Options that only one format has are given to that one."""
     formats = list(convert.FORMATS) if arguments.format == "all" else [arguments.format]
     everywhere = arguments.format != "all"
-    labels = None if arguments.labels is None else read_labels(Path(arguments.labels))
+    labels = origin.classes if arguments.labels is None else read_labels(Path(arguments.labels))
     return [
         make_plan(
             model,

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+import dmf
 from runtime.manifest import Checkpoint, Source
 
 TOOLS = (
@@ -38,6 +39,11 @@ class Origin:
         if self.path is not None:
             return "file"
         return "memory" if self.seed is None else "seeded"
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes' names, where the file has them."""
+        return None if self.path is None else dmf.checkpoint_classes(self.path)
 
 
 def checkpoint(model: nn.Module, origin: Origin) -> Checkpoint:

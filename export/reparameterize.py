@@ -13,9 +13,12 @@ first block:   its tokens are parameters, so its normalised tokens and its queri
 dropout, stochastic depth: the identity
 
 Not folded: the released code's GRN, whose ratio N / (N + 1e-6) is nearly but not exactly 1. It costs one reduction.
+
+All this is for our own network. Of another one, only the dynamic convolutions are rewritten: see `export.adapters`.
 """
 
 import copy
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +27,28 @@ from dmf import DMF
 from dmf import model as eager
 from dmf.dynamic_conv import BANK_SCALE, DynamicConv2d, KernelAttention
 from export import static
+from export.adapters import adapt
+
+
+@overload
+def reparameterize(model: DMF) -> static.StaticDMF: ...
+
+
+@overload
+def reparameterize(model: nn.Module) -> nn.Module: ...
 
 
 @torch.no_grad()
-def reparameterize(model: DMF) -> static.StaticDMF:
-    """A new module with the same logits as `model` in eval mode; `model` is left as it was, the dtype is kept."""
+def reparameterize(model: nn.Module) -> nn.Module:
+    """A new module that computes what `model` does in eval mode; `model` is left as it was, the dtype is kept.
+
+    Images (B, 3, S, S) -> logits (B, classes) for a DMF; of any other module, a copy that is called as `model` is and
+    whose registered dynamic convolutions can be lowered. Raises `ValueError` if it has none, or one that can't be read.
+    """
+    return reparameterize_dmf(model) if isinstance(model, DMF) else adapt(model)
+
+
+def reparameterize_dmf(model: DMF) -> static.StaticDMF:
     source = copy.deepcopy(model).double()
     lite, head = source.lite_bottleneck, source.head
     stem = [

@@ -86,15 +86,34 @@ def grown(tensor: Tensor, dim: int, surplus: int, pieces: int = 1) -> Tensor:
     return torch.cat([parts, tensor.new_zeros(shape)], dim + 1).flatten(dim, dim + 1)
 
 
-class Routing(nn.Module):
-    """Kernel attention with BN and temperature folded: z (B, D), pooled (B, C) -> routing weights (B, K)."""
+class Attention(NamedTuple):
+    """What a dynamic convolution computes from its input, per sample: routing weights, and other factors it may have.
+
+    y = outputs * (((agnostic + sum_k kernels_k bank_k) * taps) conv (inputs * x) + bias): ODConv (Li et al. 2022,
+    equation 2) has all four. A form sees to kernels and taps; inputs and outputs are factors of whole feature maps.
+    """
+
+    kernels: Tensor  # (B, K)
+    taps: Tensor | None = None  # (B, k * k), row by row
+    inputs: Tensor | None = None  # (B, C_in)
+    outputs: Tensor | None = None  # (B, C_out)
+
+    @classmethod
+    def of(cls, weights: "Tensor | Attention") -> "Attention":
+        """Routing weights (B, K) alone are an attention, too."""
+        return weights if isinstance(weights, Attention) else cls(weights)
+
+
+class Routing(LaidOut):
+    """Kernel attention with BN and temperature folded: z (B, D), pieces of a feature map -> routing weights (B, K)."""
 
     def __init__(self, net1: nn.Linear, net2: nn.Linear, token_input: bool, softmax: bool) -> None:
         super().__init__()
         self.net1, self.net2 = net1, net2
         self.token_input, self.softmax = token_input, softmax
 
-    def forward(self, z: Tensor, pooled: Tensor) -> Tensor:
+    def forward(self, z: Tensor, maps: list[Tensor]) -> Tensor:
+        pooled = torch.cat([self.layout.pool(piece) for piece in maps], 1)
         descriptor = torch.cat([z, pooled], 1) if self.token_input else pooled
         logits = self.net2(F.relu(self.net1(descriptor)))
         return logits.softmax(1) if self.softmax else logits.sigmoid()
@@ -111,7 +130,7 @@ class DynamicConv(LaidOut):
     agnostic: Tensor
     bias: Tensor
 
-    def __init__(self, routing: Routing, bank: Tensor, agnostic: Tensor, bias: Tensor, geometry: Geometry) -> None:
+    def __init__(self, routing: nn.Module, bank: Tensor, agnostic: Tensor, bias: Tensor, geometry: Geometry) -> None:
         super().__init__()
         self.routing, self.geometry = routing, geometry
         self.hold(bank=bank, agnostic=agnostic, bias=bias)
@@ -142,16 +161,19 @@ class DynamicConv(LaidOut):
             self.geometry = self.geometry._replace(groups=len(self.agnostic))
         else:
             self.hold(bank=grown(self.bank, 2, surplus), agnostic=grown(self.agnostic, 1, surplus))
+        assert isinstance(self.routing, Routing)
         net1 = self.routing.net1
         z, pooled = net1.weight.split([net1.in_features - self.in_channels, self.in_channels], 1)
         self.in_channels += pieces * surplus
         self.routing.net1 = linear(torch.cat([z, grown(pooled, 1, surplus, pieces)], 1), net1.bias)
 
-    def forward(self, maps: list[Tensor], z: Tensor) -> list[Tensor]:
-        """Pieces of a feature map, first tokens (B, D) -> a feature map, in one piece"""
+    def forward(self, maps: list[Tensor], z: Tensor | Attention) -> list[Tensor]:
+        """Pieces of a feature map, what else the routing takes: first tokens (B, D) -> a feature map, in one piece"""
         x = self.layout.join(maps)
-        pi = self.routing(z, self.layout.pool(x))
-        kernels = self.agnostic + torch.einsum("bk,k...->b...", pi, self.bank)
+        attention = Attention.of(self.routing(z, maps))
+        kernels = self.agnostic + torch.einsum("bk,k...->b...", attention.kernels, self.bank)
+        if attention.taps is not None:
+            kernels = kernels * attention.taps.unflatten(1, (1, 1, *self.agnostic.shape[2:]))
         samples = zip(x.split(1), kernels, strict=True)
         return [torch.cat([self.layout.conv(sample, kernel, self.bias, *self.geometry) for sample, kernel in samples])]
 
@@ -235,7 +257,9 @@ class Former(LaidOut):
         qkv = qkv.unflatten(0, (-1, self.num_tokens)).transpose(1, 2)  # (B, 3 * h, M, D / h)
         # heads of all samples as one batch: of rank 3, the transpose of the keys is part of the product
         queries, keys, values = (part.flatten(0, 1) for part in qkv.chunk(3, 1))
-        attention = (queries[:, : self.kept] @ keys.transpose(1, 2)).softmax(2)  # (B * h, kept, M)
+        if self.kept < self.num_tokens:
+            queries = queries[:, : self.kept]
+        attention = (queries @ keys.transpose(1, 2)).softmax(2)  # (B * h, kept, M)
         heads = (attention @ values).unflatten(0, (-1, self.heads))
         tokens = first_tokens(tokens, self.num_tokens, self.kept)
         tokens = tokens + self.proj(heads.transpose(1, 2).flatten(2).flatten(0, 1))

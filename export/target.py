@@ -1,7 +1,7 @@
 """What will run the artifact, and which lowering that runtime does best. A row changes when a measurement does.
 
-The measurements behind `onnxruntime-cpu` and `litert-cpu` are in benchmarks/results; the others rest on the delegates'
-documented op lists and are unchecked until they have run on a device.
+The measurements behind `onnxruntime-cpu` and `litert-cpu` are in benchmarks/results; the others rest on the rules in
+export/delegates and are unchecked until they have run on a device.
 """
 
 from dataclasses import dataclass
@@ -41,6 +41,11 @@ TARGETS: dict[str, Target] = {
             "litert-gpu",
             "tflite",
             Lowering("matmul", "taps", "the GPU delegates refuse or misread computed filters"),
+        ),
+        Target(
+            "nnapi",
+            "tflite",
+            Lowering("matmul", "taps", "a grouped convolution falls off, and a driver may refuse any computed filter"),
         ),
         Target(
             "coreml-ane",

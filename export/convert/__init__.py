@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from export.convert.options import Options
 from export.layout import NCHW, NHWC, Layout
 from export.lowering import DEPTHWISE, POINTWISE
-from export.static import StaticDMF
 from runtime.errors import UsageError
 from runtime.extras import DISTRIBUTION
 
-Convert = Callable[[StaticDMF, Tensor, Path, Options], None]
+Convert = Callable[[nn.Module, Tensor, Path, Options], None]
 
 
 @dataclass(frozen=True)

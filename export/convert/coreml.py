@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from export.convert.options import Options
-from export.static import StaticDMF
 
 LABEL, PROBABILITIES = "label", "label_probs"  # outputs of a classifier; coremltools derives the second from the first
 
@@ -15,7 +14,7 @@ LABEL, PROBABILITIES = "label", "label_probs"  # outputs of a classifier; coreml
 class _Classifier(nn.Module):
     """Probabilities, which Core ML's classifier output is made of."""
 
-    def __init__(self, network: StaticDMF) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -42,12 +41,12 @@ class _Normalized(nn.Module):
         return self.network((images - self.mean) * self.scale)
 
 
-def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> None:
+def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> None:
     """Write the .mlpackage folder for inputs like `example`, (B, 3, H, W). Raises what coremltools raises."""
     import coremltools as ct
     import numpy as np
 
-    module: nn.Module = graph if options.labels is None else _Classifier(graph)
+    module = graph if options.labels is None else _Classifier(graph)
     if options.mean is None or options.std is None:
         image = ct.TensorType("image", tuple(example.shape), np.float32)
     else:

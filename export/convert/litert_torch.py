@@ -9,13 +9,12 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from export.convert.options import Options
-from export.static import StaticDMF
 
 
 class _Named(nn.Module):
     """The graph with its output named; a signature takes the names from here."""
 
-    def __init__(self, network: StaticDMF) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -23,7 +22,7 @@ class _Named(nn.Module):
         return {"logits": self.network(image)}
 
 
-def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> None:
+def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> None:
     """Write the .tflite file for inputs like `example`. Raises what litert-torch raises, and `RuntimeError`."""
     import litert_torch
 

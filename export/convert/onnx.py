@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from export.convert.options import Options
 from export.static import StaticDMF
@@ -12,7 +12,7 @@ OPSET = 20  # the first with Gelu
 DECOMPOSED = {"Erf": "GELU", "Tanh": "GELU", "Loop": "control flow", "If": "control flow"}
 
 
-def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> None:
+def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> None:
     """Write the .onnx file for inputs like `example`. Raises what the exporter raises, and `RuntimeError`."""
     import onnx
 
@@ -36,6 +36,6 @@ def convert(graph: StaticDMF, example: Tensor, path: Path, options: Options) -> 
         del node.metadata_props[:]
     onnx.checker.check_model(model, full_check=True)
     for node in model.graph.node:
-        if node.op_type in DECOMPOSED:
+        if isinstance(graph, StaticDMF) and node.op_type in DECOMPOSED:  # a user's own network may hold these
             raise RuntimeError(f"the exporter decomposed {DECOMPOSED[node.op_type]}: {node.op_type} at {node.name}")
     onnx.save(model, path)

@@ -1,8 +1,11 @@
-"""Static graph -> the same, each dynamic convolution in the form that its target runs best."""
+"""Static graph, or a user's own network -> the same, each dynamic convolution in the form that its target runs best."""
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import nn
 
 from export.layout import Layout
 from export.lowering.bank import Bank
@@ -11,7 +14,7 @@ from export.lowering.generated import Pieces
 from export.lowering.matmul import Matmul
 from export.lowering.taps import Taps
 from export.lowering.twin import Twin
-from export.static import DynamicConv, LaidOut, StaticDMF
+from export.static import LAYOUT, DynamicConv, LaidOut, StaticDMF
 
 Form = Callable[[DynamicConv, Layout, int], Pieces]
 POINTWISE: dict[str, Form] = {"conv": Conv, "matmul": Matmul, "twin": Twin}
@@ -50,10 +53,14 @@ class Lowering:
 NAMES = [f"{p}/{d}" for p in POINTWISE for d in DEPTHWISE if (p == "twin") == (d == "twin")]
 
 
-def lower(graph: StaticDMF, lowering: Lowering, layout: Layout, input_layout: Layout) -> StaticDMF:
+Graph = TypeVar("Graph", bound=nn.Module)
+
+
+def lower(graph: Graph, lowering: Lowering, layout: Layout = LAYOUT, input_layout: Layout = LAYOUT) -> Graph:
     """A new module whose dynamic convolutions have the given forms and whose feature maps have the given layout.
 
-    A convolution that is neither pointwise nor depthwise keeps the `conv` form: no other one is known for it.
+    A convolution that is neither pointwise nor depthwise keeps the `conv` form, or is a twin: no other one is known.
+    Of a user's network only the dynamic convolutions get the layout; what it takes and gives stays (B, C, H, W).
     """
     lowered = copy.deepcopy(graph)
     for module in lowered.modules():
@@ -63,12 +70,15 @@ def lower(graph: StaticDMF, lowering: Lowering, layout: Layout, input_layout: La
         if isinstance(module, DynamicConv):
             parent, _, child = name.rpartition(".")
             setattr(lowered.get_submodule(parent), child, lower_conv(module, lowering, layout))
-    lowered.input_layout = input_layout
+    if isinstance(lowered, StaticDMF):
+        lowered.input_layout = input_layout
     return lowered.eval()
 
 
 def lower_conv(conv: DynamicConv, lowering: Lowering, layout: Layout) -> Pieces:
     pieces = conv.pieces if layout.splits_groups and lowering.pointwise != "conv" else 1
+    if lowering.is_twin:
+        return Twin(conv, layout, pieces)
     if conv.kind == "pointwise":
         return POINTWISE[lowering.pointwise](conv, layout, pieces)
     if conv.kind == "depthwise":

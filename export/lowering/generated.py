@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from export.layout import Layout
-from export.static import DynamicConv, Geometry, LaidOut, linear
+from export.static import Attention, DynamicConv, Geometry, LaidOut, linear
 
 
 class Pieces(LaidOut):
@@ -20,10 +20,10 @@ class Pieces(LaidOut):
         self.in_channels = conv.in_channels // pieces  # of one piece, as is
         self.geometry = conv.geometry._replace(groups=conv.geometry.groups // pieces)
 
-    def forward(self, maps: list[Tensor], z: Tensor) -> list[Tensor]:
-        """Pieces of a feature map, first tokens (B, D) -> as many pieces as this has"""
-        pi = self.routing(z, torch.cat([self.layout.pool(piece) for piece in maps], 1))
-        return [self.convolve(i, piece, pi) for i, piece in enumerate(self.cut(maps))]
+    def forward(self, maps: list[Tensor], z: Tensor | Attention) -> list[Tensor]:
+        """Pieces of a feature map, what else the routing takes: first tokens (B, D) -> as many pieces as this has"""
+        attention = Attention.of(self.routing(z, maps))
+        return [self.convolve(i, piece, attention) for i, piece in enumerate(self.cut(maps))]
 
     def cut(self, maps: list[Tensor]) -> list[Tensor]:
         """The feature map in this convolution's own pieces."""
@@ -32,8 +32,8 @@ class Pieces(LaidOut):
         x, size = self.layout.join(maps), self.in_channels
         return [self.layout.channels(x, i * size, (i + 1) * size) if self.pieces > 1 else x for i in range(self.pieces)]
 
-    def convolve(self, index: int, x: Tensor, pi: Tensor) -> Tensor:
-        """Piece `index`, routing weights (B, K) -> a piece of the output"""
+    def convolve(self, index: int, x: Tensor, attention: Attention) -> Tensor:
+        """Piece `index`, weights of kernels and taps -> a piece of the output"""
         raise NotImplementedError
 
 
@@ -49,9 +49,16 @@ class GeneratedConv(Pieces):
             for bank, kernel in zip(conv.bank.chunk(pieces, 1), agnostic, strict=True)
         )
         self.bias = nn.ParameterList(constant(bias) for bias in conv.bias.chunk(pieces))
+        taps = torch.arange(self.shape[2:].numel()).unflatten(0, self.shape[2:])
+        _, counts = self.order(taps.expand(self.shape)).unique_consecutive(return_counts=True)
+        self.run = int(counts[0])  # so many weights of the same tap lie together
 
-    def convolve(self, index: int, x: Tensor, pi: Tensor) -> Tensor:
-        return self.apply_kernels(x, self.generate[index](pi), self.bias[index])
+    def convolve(self, index: int, x: Tensor, attention: Attention) -> Tensor:
+        kernels = self.generate[index](attention.kernels)
+        if attention.taps is not None:
+            runs = kernels.unflatten(1, (-1, attention.taps.shape[1], self.run))
+            kernels = (runs * attention.taps[:, None, :, None]).flatten(1)
+        return self.apply_kernels(x, kernels, self.bias[index])
 
     def order(self, kernels: Tensor) -> Tensor:
         """(..., C_out, C_in / g, k, k) of a piece -> (..., n)"""

@@ -18,6 +18,6 @@ class Twin(Pieces):
             module.lay_out(layout)
         self.convs = nn.ModuleList(convs)
 
-    def forward(self, maps: list[Tensor], _: Tensor | None = None) -> list[Tensor]:
+    def forward(self, maps: list[Tensor], _: object = None) -> list[Tensor]:
         """Pieces of a feature map -> as many pieces as this has"""
         return [conv(piece) for conv, piece in zip(self.convs, self.cut(maps), strict=True)]

@@ -127,6 +127,7 @@ def write_other_network(path, classes=10, size=64):
         ([*ONNX, "--target", "litert-cpu"], ["litert-cpu runs tflite, not onnx", "choose from onnxruntime-cpu"]),
         ([*ONNX, "--precision", "fp16"], ["fp16", "coreml only, not for onnx", "use fp32"]),
         ([*ONNX, "--image-input"], ["image input", "coreml with batch 1 and NCHW only"]),
+        ([*ONNX, "--seed", "1", "--checkpoint", "x.pth"], ["--seed 1", "--checkpoint x.pth", "give one"]),
         ([*ONNX, "--dynamic-batch", "--batch", "2"], ["--dynamic-batch", "--batch 2", "give one"]),
         (
             [*ONNX, "--dynamic-batch", "--lowering", "matmul/conv"],
