@@ -101,9 +101,12 @@ class Outcome:
         """One line."""
         text = f"{delegate.name}: "
         if self.stopped:
-            text += f"nothing runs on it, for {self.stopped}; besides, "
+            text += f"nothing runs on it ({self.stopped}); besides, "
         text += f"{self.outside} of {self.operations} operations stay outside"
-        text += f", {self.partitions} partitions" if self.partitions is not None else " by its rules (not run here)"
+        if self.partitions is None:
+            text += ", by its rules (not run here)"
+        else:
+            text += f", in {self.partitions} partition{'' if self.partitions == 1 else 's'}"
         return text + (f"; not as predicted: {'; '.join(self.unforeseen)}" if self.unforeseen else ", as predicted")
 
 

@@ -125,6 +125,7 @@ def write_other_network(path, classes=10, size=64):
         ([*ONNX, "--image-size", "0"], ["--image-size", "'0'", "whole number >= 1"]),
         ([*ONNX, "--image-size", "65"], ["image_size is 65", "multiple of 32"]),
         ([*ONNX, "--target", "litert-cpu"], ["litert-cpu runs tflite, not onnx", "choose from onnxruntime-cpu"]),
+        ([*ONNX, "--target", "nnapi", "--dry-run"], ["nnapi runs tflite, not onnx", "choose from onnxruntime-cpu"]),
         ([*ONNX, "--precision", "fp16"], ["fp16", "coreml only, not for onnx", "use fp32"]),
         ([*ONNX, "--image-input"], ["image input", "coreml with batch 1 and NCHW only"]),
         ([*ONNX, "--seed", "1", "--checkpoint", "x.pth"], ["--seed 1", "--checkpoint x.pth", "give one"]),

@@ -16,7 +16,7 @@ import export.verify.cli
 from export.convert import Converter
 
 NAME = "dmf_nano-onnx"
-ARGV = ["--model", "dmf_nano", "--format", "onnx", "--quiet", "--overwrite"]
+ARGV = ["--model", "dmf_nano", "--seed", "0", "--format", "onnx", "--quiet", "--overwrite"]
 CANCELLED = "dmf-export: interrupted\n"
 
 
@@ -199,7 +199,7 @@ def test_in_the_second_of_several_formats(monkeypatch, capfd, tmp_path, package)
         (copy_artifact(package) if path.name == "model.onnx" else convert_half)(graph, example, path, options)
 
     monkeypatch.setattr(Converter, "load", lambda _: convert)
-    argv = ["--model", "dmf_nano", "--format", "all", "--quiet", "--out", str(tmp_path)]
+    argv = ["--model", "dmf_nano", "--seed", "0", "--format", "all", "--quiet", "--out", str(tmp_path)]
     assert export.cli.main(argv) == 130
     assert capfd.readouterr() == ("", CANCELLED)
     assert [path.name for path in tmp_path.iterdir()] == [NAME]

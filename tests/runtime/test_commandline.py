@@ -44,7 +44,8 @@ def test_exit_codes_and_lines(capsys, error, code, line):
 
 def test_every_command_error_has_its_own_code():
     codes = [kind.exit_code for kind in CommandError.__subclasses__()]
-    assert codes == [2, 3, 4, 5]
+    assert {2, 3, 4, 5} <= set(codes)  # and 6, if training was imported
+    assert len(set(codes)) == len(codes)
 
 
 def test_a_bug_keeps_its_traceback():
