@@ -8,7 +8,8 @@ from typing import Any
 from runtime.errors import RunnerError
 from runtime.extras import require
 
-_SEGMENT = re.compile(r"(?:\w+\.)*_?[A-Za-z0-9]+_(?P<name>\w+)")  # package.module.Class_name, by litert-torch
+_ROOT = re.compile(r"(?:\w+\.)+\w+")  # package.module.Class, by litert-torch
+_CHILD = re.compile(r"(?:\w+\.)+_?[A-Za-z0-9]+_(?P<name>\w+)")  # package.module.Class_name
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,15 @@ def partitions(artifact: Path) -> Partitions:
 
 
 def scope_of(name: str) -> str:
-    """`blocks.0.dw_conv` has the scope `0.dw_conv`: litert-torch names a tensor by the modules that were called."""
-    location = name.partition(";")[0]
-    matches = [_SEGMENT.fullmatch(segment) for segment in location.split("/")]
-    names = [match["name"] for match in matches if match]
-    return ".".join(names[1:])  # the first is the network
+    """`blocks.0.dw_conv` has the scope `0.dw_conv`: litert-torch names a tensor by the modules that were called.
+
+    "" for a name of another kind, as other converters give.
+    """
+    root, *children = name.partition(";")[0].split("/")
+    matches = [_CHILD.fullmatch(segment) for segment in children]
+    if not _ROOT.fullmatch(root) or not all(matches):
+        return ""
+    return ".".join(match["name"] for match in matches[1:] if match)  # the first child is the network
 
 
 def _inside(operators: list[dict[str, Any]], parts: list[dict[str, Any]]) -> set[int]:

@@ -139,11 +139,12 @@ class Unusual(nn.Module):
 
 @pytest.fixture(scope="module")
 def unusual(tmp_path_factory):
-    import litert_torch
+    from export.convert.litert_torch import convert
+    from export.convert.options import Options
 
-    path = tmp_path_factory.mktemp("unusual") / "model.tflite"
-    litert_torch.convert(Unusual().eval(), (torch.randn(1, 6, 6, 8),)).export(str(path))
-    return path
+    folder = tmp_path_factory.mktemp("unusual")
+    convert(Unusual().eval(), torch.randn(1, 6, 6, 8), folder / "model.tflite", Options(folder / "log"))
+    return folder / "model.tflite"
 
 
 def test_what_no_lowering_has_is_predicted_too(unusual):
@@ -173,6 +174,8 @@ def test_a_file_that_can_not_be_opened(tmp_path):
         ("a.b._Named/export.static.StaticDMF_network/a.Former_end_former;;/a.Block_0/b.Former_former;1", "end_former"),
         ("arith.constant19", ""),
         ("model/tf.math.add_125/Add;model/tf.math.add_125/Add/y", ""),
+        ("model/tf.nn.gelu_2/Gelu", ""),
+        ("a.b._Named/export.static.StaticDMF_network/tf.nn.gelu_2/Gelu", ""),
     ],
 )
 def test_the_module_in_a_tensors_name(name, scope):
