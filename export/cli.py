@@ -24,6 +24,7 @@ from export.package import LABELS_NAME
 from export.pipeline import prepare, write_package
 from export.plan import Plan, make_plan
 from export.provenance import Origin
+from export.tuning import tuned
 from export.verify.parity import TOLERANCES
 from runtime import commandline
 from runtime.errors import UsageError
@@ -63,7 +64,13 @@ def build_parser() -> commandline.ArgumentParser:
     add("--out", default="build", metavar="DIR", help="where packages go (default: build)")
     add("--overwrite", action="store_true", help="replace packages that exist")
     add("--target", choices=list(target.TARGETS), help="what will run the artifact; picks the lowering")
-    add("--lowering", choices=lowering.NAMES, help="pointwise/depthwise form, instead of the target's")
+    add(
+        "--lowering",
+        choices=[*lowering.NAMES, lowering.AUTO],
+        help="pointwise/depthwise form, instead of the target's; auto: measure, and take the fastest in each block",
+    )
+    add("--on", choices=["host", "arm64"], help="auto measures time on the host (default), or counts instructions")
+    add("--threads", type=commandline.whole_number(1), metavar="N", help="of the runtime, for auto (default: 1)")
     tflite = [name for name, c in convert.CONVERTERS.items() if c.format == "tflite"]
     add("--tflite-converter", choices=tflite, default=convert.FORMATS["tflite"], help="default: %(default)s")
     add("--precision", choices=list(TOLERANCES), default="fp32", help="fp16: Core ML only (default: fp32)")
@@ -109,9 +116,12 @@ def _export(argv: Sequence[str] | None) -> int:
     if arguments.checkpoint is None and not arguments.quiet:
         weights = origin.path or f"seeded random weights (seed {origin.seed})"
         print(f"no --checkpoint: {arguments.model} has {weights}", file=sys.stderr)
+    if arguments.dry_run and arguments.lowering == lowering.AUTO:
+        raise UsageError(f"--lowering {lowering.AUTO} measures, a dry run does not; name a lowering")
     if arguments.dry_run:
         return dry_run(plans, model, out, arguments.json, progress)
     prepared = prepare(model, origin, progress)
+    plans = [tuned(plan, prepared.graph, model.config.image_size, progress) for plan in plans]
     packages = [write_package(plan, prepared, out, arguments.overwrite, progress) for plan in plans]
     latencies = measure_here(packages, progress)
     if arguments.json:
@@ -203,6 +213,8 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
             converter=arguments.tflite_converter if format == "tflite" else None,
             target=arguments.target,
             lowering=arguments.lowering,
+            on=arguments.on,
+            threads=arguments.threads,
             precision=arguments.precision,
             batch=-1 if arguments.dynamic_batch and (everywhere or format == "onnx") else arguments.batch,
             input_layout=arguments.input_layout,
@@ -302,8 +314,9 @@ def print_list() -> None:
     for c in convert.CONVERTERS.values():
         formats.add_row(c.format, c.name, c.input_layout.name)
     targets = Table("target", "format", "lowering", "why", title="targets", title_justify="left")
+    targets.add_column("evidence", overflow="fold")
     for t in target.TARGETS.values():
-        targets.add_row(t.name, t.format, str(t.lowering), t.lowering.reason)
+        targets.add_row(t.name, t.format, str(t.lowering), t.lowering.reason, t.evidence)
     for table in (models, formats, targets):
         console.print(table)
     console.print(f"lowerings: {', '.join(lowering.NAMES)}")

@@ -20,6 +20,7 @@ from export.plan import Plan, input_spec, make_plan
 from export.provenance import Origin, weights_sha256
 from export.reparameterize import reparameterize
 from export.static import StaticDMF
+from export.tuning import tuned
 from export.verify.artifact import verify_artifact
 from export.verify.inputs import normalize, verification_inputs
 from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict
@@ -87,7 +88,9 @@ def export(
     """
     plan = make_plan(model, format, **choices)  # type: ignore[arg-type]  # forwarded by name; make_plan checks them
     check_destination(Path(out), plan.name, overwrite)
-    return write_package(plan, prepare(model, origin or Origin()), Path(out), overwrite)
+    prepared = prepare(model, origin or Origin())
+    plan = tuned(plan, prepared.graph, model.config.image_size)
+    return write_package(plan, prepared, Path(out), overwrite)
 
 
 def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, progress: Progress = SILENT) -> Package:

@@ -1,17 +1,19 @@
 """Every choice of one export, made and checked before any work begins."""
 
+import platform
 from dataclasses import dataclass, replace
 
 import torch
 
 from dmf import DMF, VARIANTS
 from export.convert import CONVERTERS, FORMATS, Converter
-from export.lowering import Lowering
+from export.lowering import AUTO, Lowering
 from export.target import DEFAULT_TARGETS, TARGETS, Target
 from export.verify.parity import TOLERANCES
 from runtime.commandline import nearest
 from runtime.errors import UsageError
-from runtime.manifest import InputSpec
+from runtime.manifest import InputSpec, Measured
+from runtime.meter import Meter
 from runtime.preprocess import MEAN, STD
 
 
@@ -28,6 +30,8 @@ class Plan:
     input_layout: str
     image_input: bool
     labels: tuple[str, ...] | None
+    meter: Meter | None = None  # what will choose the lowering of each part; until then it is the target's
+    measured: Measured | None = None
 
     @property
     def is_classifier(self) -> bool:
@@ -42,7 +46,9 @@ class Plan:
             parts.append(self.converter.name)
         if self.target.name != DEFAULT_TARGETS[self.converter.format]:
             parts.append(self.target.name)
-        if str(self.lowering) != str(self.target.lowering):
+        if self.meter is not None:
+            parts.append(AUTO)
+        elif str(self.lowering) != str(self.target.lowering):
             parts.append(str(self.lowering).replace("/", "_"))
         if self.precision != "fp32":
             parts.append(self.precision)
@@ -67,8 +73,13 @@ def make_plan(
     input_layout: str | None = None,
     image_input: bool = False,
     labels: tuple[str, ...] | None = None,
+    on: str | None = None,
+    threads: int | None = None,
 ) -> Plan:
-    """Fill in defaults and refuse what can't be done. Raises `UsageError`."""
+    """Fill in defaults and refuse what can't be done. `on` and `threads` are for the lowering `auto`.
+
+    Raises `UsageError`.
+    """
     _one_of("format", format, tuple(FORMATS))
     via = CONVERTERS[_one_of("converter", converter or FORMATS[format], tuple(CONVERTERS))]
     if via.format != format:
@@ -77,6 +88,8 @@ def make_plan(
     if runs_on.format != format:
         fitting = ", ".join(name for name, t in TARGETS.items() if t.format == format)
         raise UsageError(f"target {runs_on.name} runs {runs_on.format}, not {format}; choose from {fitting}")
+    meter = _meter(format, lowering, on, threads)
+    lowering = None if lowering == AUTO else lowering
     try:
         form = Lowering.parse(lowering) if lowering else runs_on.lowering
     except ValueError as error:
@@ -110,7 +123,18 @@ def make_plan(
     via.check_installed()
     if any(not torch.isfinite(value).all() for value in model.state_dict().values()):
         raise UsageError("the model has weights that are not finite (NaN or infinite)")
-    return Plan(variant_name(model), via, runs_on, form, precision, batch, layout, image_input, labels)
+    return Plan(variant_name(model), via, runs_on, form, precision, batch, layout, image_input, labels, meter)
+
+
+def _meter(format: str, lowering: str | None, on: str | None, threads: int | None) -> Meter | None:
+    """What compares the lowerings, if that is asked for."""
+    if lowering != AUTO:
+        if given := "on" if on is not None else "threads" if threads is not None else None:
+            raise UsageError(f"--{given} says where --lowering {AUTO} measures; give both or neither")
+        return None
+    if format == "coreml" and (on == "arm64" or platform.system() != "Darwin"):
+        raise UsageError(f"--lowering {AUTO} measures, and Core ML runs on a Mac only; name a lowering")
+    return Meter(_one_of("device", on or "host", ("host", "arm64")), threads or 1)  # type: ignore[arg-type]  # one of these
 
 
 def variant_name(model: DMF) -> str:

@@ -334,9 +334,13 @@ class Block(LaidOut):
         z = first_tokens(tokens, self.former.num_tokens, 1)
         if self.downsample is not None:
             x = F.gelu(self.downsample(x))
+        return self.ffn(self.mobile(x, z)), tokens
+
+    def mobile(self, x: Tensor, z: Tensor) -> Tensor:
+        """The dynamic convolutions: a feature map, first tokens (B, D) -> a feature map"""
         maps = [F.gelu(piece) for piece in self.pw_conv1([x], z)]
         maps = [F.gelu(piece) for piece in self.dw_conv(maps, z)]
-        return self.ffn(self.layout.join(self.pw_conv2(maps, z))), tokens
+        return self.layout.join(self.pw_conv2(maps, z))
 
 
 class StaticDMF(LaidOut):

@@ -1,7 +1,7 @@
 """What will run the artifact, and which lowering that runtime does best. A row changes when a measurement does.
 
-The measurements behind `onnxruntime-cpu` and `litert-cpu` are in benchmarks/results; the others rest on the rules in
-export/delegates and are unchecked until they have run on a device.
+`evidence` is where that measurement is. Some rows rest on the rules of a delegate instead, and are unchecked until a
+device has run them.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ class Target:
     name: str
     format: str
     lowering: Lowering
+    evidence: str  # a file of this project
 
 
 TARGETS: dict[str, Target] = {
@@ -27,6 +28,7 @@ TARGETS: dict[str, Target] = {
                 "conv",
                 "with conv/conv, which ties with it, the fastest of five measured; a convolution less to unroll",
             ),
+            "benchmarks/results/lowerings.json",
         ),
         Target(
             "litert-cpu",
@@ -36,26 +38,31 @@ TARGETS: dict[str, Target] = {
                 "conv",
                 "the fastest of five measured; only the depthwise convolutions leave XNNPACK",
             ),
+            "benchmarks/results/lowerings.json",
         ),
         Target(
             "litert-gpu",
             "tflite",
             Lowering("matmul", "taps", "the GPU delegates refuse or misread computed filters"),
+            "export/delegates/gpu.py",
         ),
         Target(
             "nnapi",
             "tflite",
             Lowering("matmul", "taps", "a grouped convolution falls off, and a driver may refuse any computed filter"),
+            "export/delegates/nnapi.py",
         ),
         Target(
             "coreml-ane",
             "coreml",
             Lowering("matmul", "taps", "a convolution with a computed filter keeps Core ML off the Neural Engine"),
+            "export/delegates/coreml.py",
         ),
         Target(
             "coreml-cpu",
             "coreml",
             Lowering("matmul", "conv", "on the CPU a computed depthwise filter is one op instead of nine products"),
+            "export/delegates/coreml.py",
         ),
     )
 }

@@ -24,12 +24,38 @@ Role = Literal["artifact", "golden", "labels"]
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A lowering that was chosen for some modules, and the figure of each that could have been."""
+
+    modules: tuple[str, ...]
+    lowering: str
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The device that lowerings were compared on, and what each part of the network got.
+
+    ``unit`` is ms, or instructions where the device is emulated.
+    """
+
+    device: str
+    threads: int
+    unit: Literal["ms", "instructions"]
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
 class Lowering:
-    """The form each kind of dynamic convolution was lowered to, and why."""
+    """The form each kind of dynamic convolution was lowered to, and why.
+
+    ``measured`` is None unless lowerings were compared for this export; the two forms are then those of most modules.
+    """
 
     pointwise: str
     depthwise: str
     reason: str
+    measured: Measured | None
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,36 @@ class Conditions:
     load_average_after: float
 
 
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is measured: an artifact that need not lie in a package, what it is, and the input it is run on."""
+
+    name: str
+    artifact_sha256: str
+    model: str
+    format: str
+    precision: str
+    target: str
+    artifact: Path
+    x: NDArray[np.float32]
+    input: str
+
+    @classmethod
+    def of(cls, package: Package) -> Self:
+        """A package's artifact, on `bench_input`."""
+        manifest = package.manifest
+        return cls(
+            manifest.name,
+            package.artifact_sha256,
+            manifest.model.variant,
+            manifest.format,
+            manifest.precision,
+            manifest.target,
+            package.artifact,
+            *bench_input(package),
+        )
+
+
 @dataclass(frozen=True)
 class LatencyReport:
     """One package measured on one device; the schema describes each field."""
@@ -147,8 +177,8 @@ def measure(
 
 
 def compare(
-    package: Package,
-    against: Package,
+    package: Package | Subject,
+    against: Package | Subject,
     *,
     on: str = "host",
     threads: int = 1,
@@ -223,20 +253,20 @@ def bench_input(package: Package) -> tuple[NDArray[np.float32], str]:
 
 
 class _Bench:
-    """A package in its worker, opened and warmed up, and the samples taken of it so far."""
+    """An artifact in its worker, opened and warmed up, and the samples taken of it so far."""
 
-    def __init__(self, package: Package, on: str, threads: int, warmup: int, timeout_s: float) -> None:
-        self._package, self._on, self._threads, self._warmup = package, on, threads, warmup
+    def __init__(self, package: Package | Subject, on: str, threads: int, warmup: int, timeout_s: float) -> None:
+        self._subject = Subject.of(package) if isinstance(package, Package) else package
+        self._on, self._threads, self._warmup = on, threads, warmup
         self._timeout_s = timeout_s
         self._samples_ms: list[float] = []
 
     def __enter__(self) -> Self:
-        x, self._input = bench_input(self._package)
+        subject = self._subject
         self._load_before = os.getloadavg()[0]
-        manifest = self._package.manifest
         with ExitStack() as stack:
-            self._worker = stack.enter_context(Worker(manifest.name, timeout_s=self._timeout_s))
-            self._opened = self._worker.open(manifest.format, self._package.artifact, x, self._threads)
+            self._worker = stack.enter_context(Worker(subject.name, timeout_s=self._timeout_s))
+            self._opened = self._worker.open(subject.format, subject.artifact, subject.x, self._threads)
             self._worker.invoke(self._warmup)
             self._stack = stack.pop_all()
         return self
@@ -253,18 +283,18 @@ class _Bench:
         return samples_ms
 
     def report(self) -> LatencyReport:
-        manifest = self._package.manifest
+        subject = self._subject
         return LatencyReport(
-            package=manifest.name,
-            artifact_sha256=self._package.artifact_sha256,
-            model=manifest.model.variant,
-            format=manifest.format,
-            precision=manifest.precision,
-            target=manifest.target,
+            package=subject.name,
+            artifact_sha256=subject.artifact_sha256,
+            model=subject.model,
+            format=subject.format,
+            precision=subject.precision,
+            target=subject.target,
             on=self._on,
             runtime=RuntimeInfo(**self._opened["runtime"]),
             threads=self._threads,
-            input=self._input,
+            input=subject.input,
             warmup_count=self._warmup,
             cold_load_ms=self._opened["cold_load_ms"],
             samples_ms=tuple(self._samples_ms),
@@ -281,7 +311,7 @@ def _conditions(load_before: float) -> Conditions:
     return Conditions(
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=platform.machine(),
-        cpu=_cpu_model(),
+        cpu=cpu_model(),
         logical_cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
         os=platform.platform(),
         python=platform.python_version(),
@@ -291,7 +321,8 @@ def _conditions(load_before: float) -> Conditions:
     )
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The name of this host's CPU."""
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -24,18 +24,30 @@ FIXED_BATCH = ("conv",)  # forms that unroll the batch
 
 @dataclass(frozen=True)
 class Lowering:
-    """A form for pointwise and one for depthwise dynamic convolutions, and why."""
+    """A form for pointwise and one for depthwise dynamic convolutions, and why.
+
+    `exceptions` are modules, by name, whose dynamic convolutions have another lowering.
+    """
 
     pointwise: str
     depthwise: str
     reason: str
+    exceptions: tuple[tuple[str, "Lowering"], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.pointwise}/{self.depthwise}"
 
+    def of(self, module: str) -> "Lowering":
+        """The lowering of the dynamic convolution of this name."""
+        return next((other for name, other in self.exceptions if f"{module}.".startswith(f"{name}.")), self)
+
     @property
     def any_batch(self) -> bool:
-        return self.pointwise not in FIXED_BATCH and self.depthwise not in FIXED_BATCH
+        return all(
+            form not in FIXED_BATCH
+            for each in (self, *(other for _, other in self.exceptions))
+            for form in (each.pointwise, each.depthwise)
+        )
 
     @property
     def is_twin(self) -> bool:
@@ -45,11 +57,12 @@ class Lowering:
     def parse(cls, text: str) -> "Lowering":
         """`pointwise/depthwise`, as `matmul/taps`. Raises `ValueError` with the choices."""
         if text not in NAMES:
-            raise ValueError(f"unknown lowering {text!r}; choose from {', '.join(NAMES)}")
+            raise ValueError(f"unknown lowering {text!r}; choose from {', '.join([*NAMES, AUTO])}")
         pointwise, depthwise = text.split("/")
         return cls(pointwise, depthwise, "requested")
 
 
+AUTO = "auto"  # not a lowering: each part's is chosen by measurement, in `export.tuning`
 NAMES = [f"{p}/{d}" for p in POINTWISE for d in DEPTHWISE if (p == "twin") == (d == "twin")]
 
 
@@ -69,7 +82,7 @@ def lower(graph: Graph, lowering: Lowering, layout: Layout = LAYOUT, input_layou
     for name, module in list(lowered.named_modules()):
         if isinstance(module, DynamicConv):
             parent, _, child = name.rpartition(".")
-            setattr(lowered.get_submodule(parent), child, lower_conv(module, lowering, layout))
+            setattr(lowered.get_submodule(parent), child, lower_conv(module, lowering.of(name), layout))
     if isinstance(lowered, StaticDMF):
         lowered.input_layout = input_layout
     return lowered.eval()

@@ -30,6 +30,7 @@ from importlib import metadata
 from pathlib import Path
 
 from runtime.arm64.debian import Archive, run
+from runtime.cache import cache_folder
 from runtime.errors import CommandError, RunnerError
 from runtime.worker import ROOT, Launch
 
@@ -123,19 +124,15 @@ class Harness:
         return Launch((*counter, "-plugin", str(self.plugin), *python), environment)
 
 
-def cache_folder() -> Path:
-    """``arm64`` in ``$DMF_CACHE``, or in ``dmf`` of the user's cache folder."""
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("DMF_CACHE") or Path(user_cache) / "dmf").absolute() / "arm64"
-
-
 def prepare(say: Say = lambda line: None) -> Harness:
     """Make what is missing, ``say`` what is fetched, and return where it lies.
 
     RunnerError: this machine can't have it, for what reason, and what to do.
     """
     versions = _installed_versions()
-    harness = Harness(cache_folder(), "site-" + "-".join(f"{name}-{version}" for name, version in versions.items()))
+    harness = Harness(
+        cache_folder() / "arm64", "site-" + "-".join(f"{name}-{version}" for name, version in versions.items())
+    )
     if not _missing(harness):
         return harness
     _check_machine()

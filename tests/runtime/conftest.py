@@ -166,7 +166,7 @@ def tiny_manifest(name: str, format: str, folder: Path) -> Manifest:
         artifact=f"model.{format}",
         converter="onnx.helper" if onnx_format else "tensorflow",
         target="onnxruntime-cpu" if onnx_format else "litert-cpu",
-        lowering=Lowering("matmul", "taps", "it is the fastest there"),
+        lowering=Lowering("matmul", "taps", "it is the fastest there", None),
         precision="fp32",
         model=Model("tiny", 192 * 12, {"num_classes": CLASSES, "widths": [4, 8]}),
         checkpoint=Checkpoint("seeded", None, 0, hashlib.sha256(b"weights").hexdigest(), None),
@@ -199,7 +199,7 @@ def write_package(folder: Path, format: str, *, extra_work: int = 0) -> Package:
     logits, _ = expected(to_input(golden_images(), input_spec(layout)))
     write_golden(
         folder / "golden.safetensors",
-        Golden(golden_images(), logits, ("noise 0", "photograph: café")),
+        Golden(golden_images(), logits, np.full(2, 1e-3), ("noise 0", "photograph: café")),
     )
     (folder / "labels.txt").write_text("a\nb\nc\nd\ne\n")
     write_manifest(folder, tiny_manifest(folder.name, format, folder))

@@ -294,7 +294,7 @@ class TestSetup:
         monkeypatch.setattr(setup, "run", run)
         with pytest.raises(RunnerError, match="the plugin for qemu can't be compiled: no space"):
             prepare()
-        folder = setup.cache_folder()
+        folder = setup.cache_folder() / "arm64"
         assert {path.name for path in folder.iterdir() if not path.name.startswith("site-")} == {
             "lock",
             "qemu-aarch64",
@@ -308,7 +308,7 @@ class TestSetup:
         assert calls == ["gcc"]
 
     def test_another_process_is_waited_for_and_what_a_killed_one_left_is_removed(self, calls):
-        folder = setup.cache_folder()
+        folder = setup.cache_folder() / "arm64"
         (folder / "filling-old" / "x").mkdir(parents=True)
         said = []
         with (folder / "lock").open("w") as lock:
