@@ -25,6 +25,7 @@ from export.verify.artifact import verify_artifact
 from export.verify.inputs import normalize, verification_inputs
 from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict
 from export.verify.reference import Reference, compute_reference, without_bank
+from export.verify.taps import find_taps
 from runtime.commandline import Progress
 from runtime.errors import CommandError, ConverterError, ParityError, RunnerError
 from runtime.golden import Golden, write_golden
@@ -107,8 +108,8 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
             convert(plan, prepared, spec, artifact, log, rejected)
         with progress.stage(f"{plan.name}: verify"):
             verdict = prove(plan, spec, artifact, reference, rejected)
-        golden = Golden(reference.inputs.images, reference.logits, reference.inputs.names, reference.frozen)
-        write_golden(artifact.parent / GOLDEN_NAME, golden)
+        with progress.stage(f"{plan.name}: golden vectors"):
+            write_golden(artifact.parent / GOLDEN_NAME, golden_vectors(plan, prepared, spec, artifact, verdict))
         if plan.labels is not None:
             (artifact.parent / LABELS_NAME).write_text("".join(f"{label}\n" for label in plan.labels), encoding="utf-8")
         manifest = make_manifest(plan, prepared.model, prepared.origin, spec, verdict, artifact.parent)
@@ -117,10 +118,15 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
     return Package(destination, manifest)
 
 
+def lowered(plan: Plan, prepared: Prepared) -> StaticDMF:
+    """What is converted."""
+    layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
+    return lower(prepared.graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
+
+
 def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, rejected: Path) -> None:
     """Write the artifact. `ConverterError` names the log, kept in `rejected`, of a converter that failed."""
-    layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
-    graph = lower(prepared.graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
+    graph = lowered(plan, prepared)
     batch = 2 if plan.batch == -1 else plan.batch  # of a dynamic batch, an example that can't pass for a constant 1
     example = torch.zeros(batch, *spec.shape[1:])
     options = Options(
@@ -172,3 +178,19 @@ def prove(plan: Plan, spec: InputSpec, artifact: Path, reference: Reference, rej
         message = str(error).replace(str(artifact.parent), str(rejected))
         what = "is not the model" if isinstance(error, ParityError) else "can't be run"
         raise type(error)(f"{plan.name} {what}: {message}; kept in {rejected}") from error
+
+
+def golden_vectors(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> Golden:
+    """What a proven artifact must answer, and its modules compute. Raises as `find_taps` does."""
+    reference = prepared.twin_reference if plan.lowering.is_twin else prepared.reference
+    (logits,) = verdict.parity.outputs
+    names = {name for name, _ in prepared.model.named_modules()}
+    graph, format, tolerance = lowered(plan, prepared), plan.converter.format, verdict.parity.tolerance
+    return Golden(
+        reference.inputs.images,
+        reference.logits,
+        np.array([each.budget_abs_error for each in logits.per_input]),
+        reference.inputs.names,
+        reference.frozen,
+        find_taps(graph, names, format, artifact, spec, reference.inputs, tolerance),
+    )

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from export.convert.options import Options
+from export.scopes import is_within, pytorch_name
+from runtime.errors import UsageError
 
 LABEL, PROBABILITIES = "label", "label_probs"  # outputs of a classifier; coremltools derives the second from the first
 
@@ -42,7 +44,10 @@ class _Normalized(nn.Module):
 
 
 def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> None:
-    """Write the .mlpackage folder for inputs like `example`, (B, 3, H, W). Raises what coremltools raises."""
+    """Write the .mlpackage folder for inputs like `example`, (B, 3, H, W).
+
+    Raises `UsageError` for a module in `options.keep_fp32` that computes nothing, and what coremltools raises.
+    """
     import coremltools as ct
     import numpy as np
 
@@ -57,6 +62,7 @@ def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> 
         output = ct.TensorType("probabilities", dtype=np.float32)
         classifier = ct.ClassifierConfig(list(options.labels), LABEL)
     program = torch.export.export(module.eval(), (example,)).run_decompositions({})
+    (root,) = (name for name, child in module.named_modules() if child is graph)
     model = ct.convert(
         program,
         convert_to="mlprogram",
@@ -64,15 +70,37 @@ def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> 
         outputs=[output],
         classifier_config=classifier,
         minimum_deployment_target=ct.target.iOS17,
-        compute_precision=ct.precision.FLOAT16 if options.precision == "fp16" else ct.precision.FLOAT32,
+        compute_precision=_precision(program, root, options),
         skip_model_load=True,
     )
-    if classifier is not None:
-        model = ct.models.MLModel(_with_logits(model.get_spec()), weights_dir=model.weights_dir, skip_model_load=True)
+    spec = model.get_spec() if classifier is None else _with_logits(model.get_spec())
+    # made anew, for the model that was converted would save the debug handles beside the program
+    model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
     model.short_description = options.metadata.get("description", "")
     for key, value in options.metadata.items():
         model.user_defined_metadata[key] = value
     model.save(str(path))
+
+
+def _precision(program: torch.export.ExportedProgram, root: str, options: Options) -> Any:
+    """Of every operation. A node's debug handle is what coremltools carries through its passes: here, to be kept."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil.scope import ScopeSource
+
+    if options.precision == "fp32":
+        return ct.precision.FLOAT32
+    kept = dict.fromkeys(options.keep_fp32, 0)
+    for node in program.graph.nodes:
+        within = [name for name in kept if is_within(pytorch_name(node, root), [name])]
+        node.meta["debug_handle"] = int(bool(within))
+        for name in within:
+            kept[name] += 1
+    for name, nodes in kept.items():
+        if not nodes:
+            raise UsageError(
+                f"no operation of the program is of a module {name!r}; name one that the range audit lists"
+            )
+    return ct.transform.FP16ComputePrecision(lambda op: 1 not in op.scopes.get(ScopeSource.EXIR_DEBUG_HANDLE, ()))
 
 
 def _with_logits(spec: Any) -> Any:

@@ -11,6 +11,7 @@ class Options:
     metadata: Mapping[str, str] = field(default_factory=dict)
     dynamic_batch: bool = False  # ONNX
     precision: str = "fp32"  # Core ML's compute precision: fp32 or fp16
+    keep_fp32: tuple[str, ...] = ()  # Core ML in fp16: modules of the model that are computed in float32, by name
     mean: tuple[float, float, float] | None = None  # Core ML: an image input, normalised in the graph with these
     std: tuple[float, float, float] | None = None
     labels: tuple[str, ...] | None = None  # Core ML: a classifier that also answers with a label

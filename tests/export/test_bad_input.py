@@ -366,7 +366,7 @@ def test_an_artifact_that_cannot_be_opened(refused, tmp_path, converter):
     ("network", "code", "part"),
     [
         ({}, 4, "exceeds the budget"),
-        ({"classes": 7}, 4, "(5, 7)"),
+        ({"classes": 7}, 4, "(6, 7)"),
         ({"size": 32}, 5, "cannot run it"),
     ],
     ids=["other weights", "other outputs", "other input"],
@@ -548,7 +548,7 @@ def test_verify_an_altered_manifest(refused, own_package, old, new, part):
 
 @pytest.mark.parametrize(
     ("network", "code", "part"),
-    [({}, 4, "exceeds the budget"), ({"classes": 7}, 4, "(5, 7)"), ({"size": 32}, 5, "cannot run it")],
+    [({}, 4, "exceeds the budget"), ({"classes": 7}, 4, "(6, 7)"), ({"size": 32}, 5, "cannot run it")],
     ids=["other weights", "other outputs", "other input"],
 )
 def test_verify_a_wrong_artifact_with_the_right_hash(capfd, own_package, network, code, part):

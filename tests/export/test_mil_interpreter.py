@@ -18,7 +18,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.verify.mil_interpreter import _OPS, MilInterpreter, UnsupportedMilOp
+import dmf
+from export.convert import coreml
+from export.convert.options import Options
+from export.lowering import NAMES, Lowering, lower
+from export.reparameterize import reparameterize
+from export.verify.mil_interpreter import _CONSTANTS, _OPS, MilInterpreter, UnsupportedMilOp
 
 Array = NDArray[Any]
 
@@ -152,6 +157,8 @@ TORCH_CASES = [
     ),
     through("linear", TOKENS, lambda: nn.Linear(16, 5), "linear"),
     through("linear, no bias", (2, 16), lambda: nn.Linear(16, 5, bias=False)),
+    torch_case("add", (IMAGE, IMAGE), lambda x, y: x + y, ops="add"),
+    torch_case("square", (IMAGE,), torch.square, ops="square"),
     torch_case("matmul", ((2, 3, 6, 4), (2, 3, 4, 5)), lambda x, y: x @ y, ops="matmul"),
     torch_case("matmul transposed", ((2, 6, 4), (2, 5, 4)), lambda x, y: x @ y.mT),
     torch_case("matmul broadcast", ((2, 3, 6, 4), (4, 5)), lambda x, y: x @ y),
@@ -161,7 +168,7 @@ TORCH_CASES = [
     torch_case("gelu tanh", (TOKENS,), gelu_tanh, ops="gelu"),
     through("layer_norm", TOKENS, lambda: random_statistics(nn.LayerNorm(16)), "layer_norm"),
     through("layer_norm, plain", TOKENS, lambda: nn.LayerNorm(16, elementwise_affine=False)),
-    through("group_norm", IMAGE, lambda: random_statistics(nn.GroupNorm(2, 8))),
+    through("group_norm", IMAGE, lambda: random_statistics(nn.GroupNorm(2, 8)), "reduce_mean square sqrt real_div"),
     through("batch_norm", IMAGE, lambda: random_statistics(nn.BatchNorm2d(8)), "batch_norm"),
     through("softmax", TOKENS, lambda: nn.Softmax(1), "softmax"),
     through("sigmoid", TOKENS, nn.Sigmoid, "sigmoid"),
@@ -264,9 +271,14 @@ def logical(op: str, reference: Callable[..., Any]) -> MilCase:
 
 
 def reduction(op: str, reference: Callable[..., Any]) -> list[MilCase]:
+    """Of few elements, whose product fp16 can hold."""
+
+    def of(reference: Callable[..., Any], **kw: Any) -> MilCase:
+        return MilCase(op, lambda mb, x: getattr(mb, op)(x=x, **kw), reference, ((2, 3, 1, 2),), low=0.5)
+
     return [
-        unary(op, lambda x, r=reference: r(x, (1, 3)), axes=[1, -1], keep_dims=False, low=0.5),
-        unary(op, lambda x, r=reference: r(x, None).reshape(1, 1, 1, 1), keep_dims=True, low=0.5),
+        of(lambda x: reference(x, (1, 3)), axes=[1, -1], keep_dims=False),
+        of(lambda x: reference(x, None).reshape(1, 1, 1, 1), keep_dims=True),
     ]
 
 
@@ -610,8 +622,11 @@ MIL_CASES = [
 ]
 
 
-def build(case: MilCase) -> Any:
-    """The program as written: no pass of the converter touches it."""
+PASSES = {"fp32": [], "fp16": ["common::add_fp16_cast"]}
+
+
+def build(case: MilCase, precision: str = "fp32") -> Any:
+    """The program as written: no pass of the converter touches it, but the one that puts casts around each op."""
     import coremltools as ct
     from coremltools.converters.mil import Builder as mb
 
@@ -627,28 +642,214 @@ def build(case: MilCase) -> Any:
     return ct.convert(
         program(of_one if len(specs) == 1 else of_two),
         convert_to="mlprogram",
-        compute_precision=ct.precision.FLOAT32,
+        minimum_deployment_target=target,
+        pass_pipeline=ct.PassPipeline(PASSES[precision]),
+        skip_model_load=True,
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("case", MIL_CASES, ids=lambda case: case.op)
+def test_op_equals_its_definition(case: MilCase, precision: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    inputs = [f32(random.uniform(case.low, 2, shape).astype(np.float16)) for shape in case.shapes]
+    interpreter = MilInterpreter(saved(build(case, precision), tmp_path))
+    results = run_all(interpreter, *inputs)
+
+    expected = case.reference(*(x.astype(np.float64) for x in inputs))
+    assert case.op in interpreter.op_types
+    for actual, reference in zip(results, expected if isinstance(expected, list) else [expected], strict=True):
+        assert relative_error(actual, np.asarray(reference)) < TOLERANCE[precision]
+        assert precision == "fp32" or (actual == actual.astype(np.float16)).all()
+
+
+@pytest.mark.parametrize("op", ["tanh", "matmul", "layer_norm"])
+def test_fp16_is_seen(op: str, tmp_path: Path) -> None:
+    """What the fp16 test allows is needed: such a program is too far off for the fp32 test."""
+    case = next(case for case in MIL_CASES if case.op == op)
+    inputs = [f32(np.random.default_rng(0).uniform(case.low, 2, shape).astype(np.float16)) for shape in case.shapes]
+    (actual,) = run_all(MilInterpreter(saved(build(case, "fp16"), tmp_path)), *inputs)
+    assert relative_error(actual, case.reference(*(x.astype(np.float64) for x in inputs))) > TOLERANCE["fp32"]
+
+
+@dataclass(frozen=True)
+class PackedCase:
+    """A constant that is unpacked when the model is loaded."""
+
+    op: str
+    stored: Callable[[Any], dict[str, Any]]  # its arguments, with numbers of this type
+    weight: Callable[[Any], Array]  # what they stand for, (4, 6)
+    opset: str = "iOS17"
+
+
+def two_bits(values: Array) -> Array:
+    """Stored as iOS 18 does."""
+    from coremltools.converters.mil.mil.types import np_uint2_dtype
+
+    return values.astype(np_uint2_dtype)
+
+
+def packed(values: Array, bits: int) -> Array:
+    """Stored as iOS 16 does: bits of one value after the other, the lowest first."""
+    rows = np.unpackbits(values.astype(np.uint8).reshape(-1, 1), axis=1, count=bits, bitorder="little")
+    return np.packbits(rows, bitorder="little")
+
+
+LEVELS = np.random.default_rng(2).integers(-100, 100, (4, 6), np.int8)
+PALETTE = np.random.default_rng(3).integers(0, 4, (4, 6), np.uint8)
+STEPS = np.array([0.11, -0.23, 0.17, 0.31])
+BLOCKS, OFFSETS = np.linspace(0.01, 0.08, 8).reshape(4, 2), np.arange(1, 9).reshape(4, 2)
+PLACES = [1, 8, 13, 23]
+CAST_FP16 = ("cast", "fp16")
+PACKED_CASES = [
+    PackedCase(
+        "affine_dequantize",
+        lambda t: {"quantized_data": LEVELS, "zero_point": np.int8(3), "scale": t(STEPS), "axis": 0},
+        lambda t: np.float64(t(STEPS))[:, None] * (LEVELS - 3.0),
+    ),
+    PackedCase(
+        "blockwise_shift_scale",
+        lambda t: {"data": LEVELS, "scale": t(BLOCKS), "offset": np.int8(OFFSETS)},
+        lambda t: np.repeat(np.float64(t(BLOCKS)), 3, 1) * (LEVELS - np.repeat(OFFSETS, 3, 1).astype(float)),
+        "iOS18",
+    ),
+    PackedCase(
+        "lut_to_dense",
+        lambda t: {"lut": t(STEPS), "indices": packed(PALETTE, 2), "shape": np.uint32([4, 6])},
+        lambda t: t(STEPS)[PALETTE],
+    ),
+    PackedCase(
+        "lut_to_dense",
+        lambda t: {"lut": t(STEPS).reshape(1, 1, 4, 1), "indices": two_bits(PALETTE)},
+        lambda t: t(STEPS)[PALETTE],
+        "iOS18",
+    ),
+    PackedCase(
+        "sparse_to_dense",
+        lambda t: {
+            "nonzero_data": t(STEPS),
+            "mask": packed(np.isin(np.arange(24), PLACES), 1),
+            "shape": np.uint32([4, 6]),
+        },
+        lambda t: (np.eye(24)[:, PLACES] @ t(STEPS)).reshape(4, 6),
+    ),
+    PackedCase(
+        "cast",
+        lambda t: {"source_val": np.float16(LEVELS / 8), "output_dtype": "fp32"},
+        lambda t: LEVELS / 8,
+    ),
+]
+
+
+def linear_of(case: PackedCase, precision: str) -> Any:
+    import coremltools as ct
+    from coremltools.converters.mil import Builder as mb
+
+    number = {"fp32": np.float32, "fp16": np.float16}[precision]
+    target = getattr(ct.target, case.opset)
+
+    def layer(x: Any) -> Any:
+        weight = getattr(mb, f"constexpr_{case.op}")(**case.stored(number))
+        return mb.cast(x=mb.linear(x=mb.cast(x=x, dtype=precision), weight=weight), dtype="fp32")
+
+    return ct.convert(
+        mb.program(input_specs=[mb.TensorSpec(shape=(3, 6))], opset_version=target)(layer),
+        convert_to="mlprogram",
         minimum_deployment_target=target,
         pass_pipeline=ct.PassPipeline.EMPTY,
         skip_model_load=True,
     )
 
 
-@pytest.mark.parametrize("case", MIL_CASES, ids=lambda case: case.op)
-def test_op_equals_its_definition(case: MilCase, tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    inputs = [random.uniform(case.low, 2, shape).astype(np.float32) for shape in case.shapes]
-    interpreter = MilInterpreter(saved(build(case), tmp_path))
-    results = run_all(interpreter, *inputs)
-
-    expected = case.reference(*(x.astype(np.float64) for x in inputs))
-    assert case.op in interpreter.op_types
-    for actual, reference in zip(results, expected if isinstance(expected, list) else [expected], strict=True):
-        assert relative_error(actual, np.asarray(reference)) < TOLERANCE["fp32"]
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    # a constant that is cast is fp32
+    [(case, precision) for case in PACKED_CASES for precision in ("fp32", "fp16") if (case.op, precision) != CAST_FP16],
+    ids=lambda value: value if isinstance(value, str) else f"{value.op}-{value.opset}",
+)
+def test_packed_constant_equals_its_definition(case: PackedCase, precision: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).uniform(-2, 2, (3, 6)).astype(np.float16)
+    interpreter = MilInterpreter(saved(linear_of(case, precision), tmp_path))
+    (actual,) = run_all(interpreter, f32(x))
+    weight = case.weight({"fp32": np.float32, "fp16": np.float16}[precision]).astype(np.float64)
+    assert f"constexpr_{case.op}" in interpreter.op_types
+    assert relative_error(actual, x.astype(np.float64) @ weight.T) < TOLERANCE[precision]
+    weight[1, 2] *= 1.1  # one value of the constant
+    assert relative_error(actual, x.astype(np.float64) @ weight.T) > TOLERANCE[precision]
 
 
 def test_every_op_of_the_table_is_tested() -> None:
     assert set(_OPS) == {case.op for case in MIL_CASES} | {"classify"}
+    assert {"const", *(f"constexpr_{case.op}" for case in PACKED_CASES)} == _CONSTANTS
+
+
+# What the converter emits for this project's networks ---------------------------------------------
+
+# The parts of dmf_nano, two blocks of them.
+SMALL = {"block_hidden": (32, 48), "block_channels": (12, 16), "cross_heads": (2, 2), "downsample": (0, 1)}
+ABLATIONS: list[dict[str, Any]] = [{"routing": "softmax"}, {"grn": "spatial"}, {"token_input": False}]
+EMITTED = [
+    *((form, "fp16", {}) for form in NAMES),
+    *(("matmul/taps", "fp32", changes) for changes in ({}, *ABLATIONS)),
+]
+
+
+def exported(form: str, precision: str, changes: dict[str, Any], path: Path) -> Path:
+    model = dmf.seed_weights(dmf.create_model("dmf_nano", image_size=16, **SMALL, **changes), 0)
+    graph = lower(reparameterize(model.double()).float(), Lowering.parse(form))
+    image_input = form == "matmul/conv"  # once with all that an image input and a classifier add
+    options = Options(
+        path / "log",
+        precision=precision,
+        mean=(0.5, 0.5, 0.5) if image_input else None,
+        std=(0.2, 0.2, 0.2) if image_input else None,
+        labels=tuple("abcdefghij") if image_input else None,
+    )
+    package = path / "model.mlpackage"
+    coreml.convert(graph, torch.zeros(1, 3, 16, 16), package, options)
+    return package
+
+
+def covered() -> set[str]:
+    """Op types with a test of their own against NumPy, and one against PyTorch, each in fp32 and fp16."""
+    by_pytorch = {op for case in TORCH_CASES for op in case.ops}
+    by_pytorch |= {"classify", "cast", *_CONSTANTS}  # by test_image_classifier, all fp16 ones, test_compressed_weights
+    return {"classify", *(case.op for case in MIL_CASES), *_CONSTANTS} & by_pytorch
+
+
+@pytest.mark.parametrize(("form", "precision", "changes"), EMITTED, ids=lambda value: str(value))
+def test_every_op_that_is_emitted_is_tested_alone(
+    form: str, precision: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    interpreter = MilInterpreter(exported(form, precision, changes, tmp_path))
+    assert len(interpreter.op_types) > 15
+    assert set(interpreter.op_types) <= covered()
+
+
+@pytest.mark.parametrize(
+    ("way", "precision"),
+    [
+        ("linear_quantize_weights", "fp32"),
+        ("linear_quantize_weights", "fp16"),
+        ("palettize_weights", "fp16"),
+        ("prune_weights", "fp16"),
+    ],
+)
+def test_every_op_of_a_compressed_network_is_tested_alone(way: str, precision: str, tmp_path: Path) -> None:
+    import coremltools as ct
+    import coremltools.optimize.coreml as cto
+
+    settings = {
+        "linear_quantize_weights": cto.OpLinearQuantizerConfig(),
+        "palettize_weights": cto.OpPalettizerConfig(mode="uniform", nbits=6),
+        "prune_weights": cto.OpMagnitudePrunerConfig(target_sparsity=0.5),
+    }
+    model = ct.models.MLModel(str(exported("matmul/taps", precision, {}, tmp_path)), skip_model_load=True)
+    compressed = getattr(cto, way)(model, cto.OptimizationConfig(settings[way]))
+    (tmp_path / "compressed").mkdir()
+    interpreter = MilInterpreter(saved(compressed, tmp_path / "compressed"))
+    assert any(op.startswith("constexpr_") for op in interpreter.op_types)
+    assert set(interpreter.op_types) <= covered()
 
 
 # Packages as a whole ------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_it_is_proven_on_every_cpu(package, capsys):
     out, err = capsys.readouterr()
     lines = out.splitlines()
     for line, cpu in zip(lines, CPUS, strict=True):
-        assert line.startswith(f"{package.path}: proven on 5 inputs, max error ")
+        assert line.startswith(f"{package.path}: proven on 6 inputs, max error ")
         assert " from the host's, by " in line
         assert line.endswith(f" on ARM64 {cpu}, emulated by qemu 10")
     assert [line.split(":")[0] for line in err.splitlines()] == [
@@ -94,7 +94,7 @@ def test_a_damaged_constant_is_found(package, prepared, capsys, tmp_path):
 
     assert main([str(folder), "--on", "arm64", "--cpu", "cortex-a53", "--quiet"]) == 4
     out, err = capsys.readouterr()
-    assert "FAILED on 5 inputs" in out
+    assert "FAILED on 6 inputs" in out
     (line,) = err.splitlines()
     assert line.startswith(f"dmf-verify: error: {folder} on cortex-a53: logits of ")
     assert "exceeds the budget" in line
