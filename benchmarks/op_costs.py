@@ -1,44 +1,46 @@
-"""Where an inference's instructions go, per kind of op and per part of the network: `python -m benchmarks.op_costs`.
+"""Where an inference's time goes, per kind of op and per part of the network: `python -m benchmarks.op_costs`.
 
-Every op of DMF-XXS's .tflite becomes a model of its own and is counted on an emulated Cortex-A76 (equal ops once), less
-what the cheapest of them costs, which is the price of an invocation. XNNPACK fuses some ops (padding into the
-convolution behind it, squares into their sum) and copies nothing for most reshapes: those show up here and not in the
-count of the whole. Results go to benchmarks/results/op_costs.json, the plot to docs/op_costs.png.
+Every op of DMF-XXS's .tflite becomes a model of its own. Each different one is counted in instructions of an emulated
+Cortex-A76, and timed on this machine on one thread, less what the cheapest of them costs, which is the price of an
+invocation. What is alone has warm caches, and XNNPACK fuses some ops (padding into the convolution behind it, squares
+into their sum) and copies nothing for most reshapes: read shares. Results go to benchmarks/results/op_costs.json, the
+plot to docs/op_costs.png.
 """
 
 import copy
+import re
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dmf
-from benchmarks.instructions import CPU, SEED
-from benchmarks.readme import ROOT
-from benchmarks.run import write
-from export.pipeline import prepare, write_package
-from export.plan import make_plan
-from export.provenance import Origin
+from benchmarks.instructions import CPU
+from benchmarks.latency_vs_accuracy import NAMES
+from benchmarks.run import Packages, write
 from runtime.arm64.setup import prepare as prepare_emulation
 from runtime.commandline import Progress
 from runtime.instructions import count
+from runtime.manifest import Package
 from runtime.worker import MARK
 
+PICTURE = Path(__file__).parent.parent / "docs" / "op_costs.png"
 MODEL = "dmf_xxs"
-PARTS = {  # what a tensor's name holds -> the part of the network; the first that fits
-    "Conv_": "stem",
-    "Routing": "kernel attention",
-    "generate": "weight generation",
-    "pw_conv1": "dynamic pointwise",
-    "pw_conv2": "dynamic pointwise",
-    "end_conv": "dynamic pointwise",
-    "dw_conv": "dynamic depthwise",
-    "FFN_ffn": "FFN",
-    "ttention_": "cross attention",
-    "Former_": "former",
+REPEATS = 31  # of a timed op
+PARTS = {  # what a module's path holds -> the part of the network; the first that fits
+    r"Routing_": "kernel attention",
+    r"(dw_conv|pw_conv\d|end_conv)/.*Linear_": "weight generation",
+    r"pw_conv\d|end_conv": "dynamic pointwise",
+    r"dw_conv": "dynamic depthwise",
+    r"_ffn": "FFN",
+    r"_(end_)?cross": "cross-attention",
+    r"_(end_)?former": "Former",
+    r"_downsample": "downsampling",
+    r"Block_": "GELU and groups between",
+    r"static\.Conv_\d": "stem",
 }
 
 
@@ -53,31 +55,70 @@ class Op:
 
 def main() -> int:
     progress = Progress()
-    prepared = prepare(dmf.seed_weights(dmf.create_model(MODEL), SEED), Origin(seed=SEED), progress)
-    with tempfile.TemporaryDirectory() as out:
-        package = write_package(make_plan(prepared.model, "tflite"), prepared, Path(out), False, progress)
-        whole = count([package], CPU)[0].instructions
-        ops, models = split(package.artifact, Path(out))
-        with progress.stage(f"count {len(models)} different ops of {len(ops)} on {CPU}"):
-            found = dict(zip(models, count_each(list(models.values()), Path(out)), strict=True))
-    price = min(found.values())
-    kinds, parts = Counter[str](), Counter[str]()
-    for op in ops:
-        kinds[op.kind] += found[op.key] - price
-        parts[op.part] += found[op.key] - price
-    number = Counter(op.kind for op in ops)
-    results = {
-        "model": MODEL,
-        "lowering": str(package.manifest.lowering),
-        "cpu": CPU,
-        "whole": whole,
-        "sum": kinds.total(),
-        "kinds": [{"kind": k, "ops": number[k], "instructions": v} for k, v in kinds.most_common()],
-        "parts": [{"part": k, "instructions": v} for k, v in parts.most_common()],
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        results = costs(Packages(MODEL, Path(folder), progress).get("tflite"), progress)
     write("op_costs.json", results)
-    draw(results, ROOT / "docs" / "op_costs.png")
+    draw(results, PICTURE)
     return 0
+
+
+def costs(package: Package, progress: Progress) -> dict[str, Any]:
+    """Instructions and microseconds of the ops by kind and by part, most instructions first."""
+    with tempfile.TemporaryDirectory() as folder:
+        ops, models = split(package.artifact, Path(folder))
+        paths = list(models.values())
+        with progress.stage(f"time {len(models)} different ops of {len(ops)}"):
+            times_us = less_the_least(time_each(paths))
+        with progress.stage(f"count them on {CPU}"):
+            instructions = less_the_least(count_each(paths, Path(folder)))
+    whole = count([package], CPU)[0].instructions
+    cost = dict(zip(models, zip(instructions, times_us, strict=True), strict=True))
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        found: dict[str, list[Op]] = {}
+        for op in ops:
+            found.setdefault(getattr(op, name), []).append(op)
+        table = [
+            {
+                name: each,
+                "ops": len(members),
+                "instructions": sum(cost[op.key][0] for op in members),
+                "time_us": sum(cost[op.key][1] for op in members),
+            }
+            for each, members in found.items()
+        ]
+        return sorted(table, key=lambda row: -row["instructions"])
+
+    manifest = package.manifest
+    return {
+        "model": manifest.model.variant,
+        "lowering": f"{manifest.lowering.pointwise}/{manifest.lowering.depthwise}",
+        "cpu": CPU,
+        "whole_instructions": whole,
+        "kinds": rows("kind"),
+        "parts": rows("part"),
+    }
+
+
+def less_the_least(costs: list[float]) -> list[float]:
+    return [each - min(costs) for each in costs]
+
+
+def time_each(paths: list[Path]) -> list[float]:
+    """Median microseconds of an invocation of each model on one thread of this machine."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    medians = []
+    for path in paths:
+        interpreter = Interpreter(str(path), num_threads=1)
+        interpreter.allocate_tensors()
+        samples = []
+        for _ in range(REPEATS):
+            start = time.perf_counter_ns()
+            interpreter.invoke()
+            samples.append((time.perf_counter_ns() - start) / 1e3)
+        medians.append(statistics.median(samples))
+    return medians
 
 
 COUNT = """
@@ -122,6 +163,7 @@ def split(artifact: Path, folder: Path) -> tuple[list[Op], dict[str, Path]]:
     (graph,) = model.subgraphs
     ops: list[Op] = []
     models: dict[str, Path] = {}
+    inside = False
 
     def constant(tensor: Any) -> bool:
         data = model.buffers[tensor.buffer].data
@@ -140,7 +182,9 @@ def split(artifact: Path, folder: Path) -> tuple[list[Op], dict[str, Path]]:
             )
         )
         name = graph.tensors[op.outputs[0]].name.decode().rpartition(";;")[2]
-        part = next((part for text, part in PARTS.items() if text in name), "rest")
+        inside |= "Block_" in name
+        outside = "head" if inside else "stem"  # of the network's own ops, such as GELUs between its modules
+        part = next((part for pattern, part in PARTS.items() if re.search(pattern, name)), outside)
         ops.append(Op(kind, part, key))
         if key not in models:
             path = folder / f"op{len(models)}.tflite"
@@ -185,19 +229,35 @@ def draw(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for axis, rows, name in ((axes[0], results["kinds"], "kind"), (axes[1], results["parts"], "part")):
-        rows = [row for row in rows if row["instructions"] > 0.002 * results["sum"]][::-1]
-        labels = [f"{row[name]} ({row['ops']})" if "ops" in row else row[name] for row in rows]
-        bars = axis.barh(labels, [row["instructions"] / 1e6 for row in rows], color="#4878a8")
-        axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
-        axis.margins(x=0.12)
+    units = {
+        "instructions": (1e6, ".1f", f"M instructions, {results['cpu']}"),
+        "time_us": (1e3, ".2f", "ms, one thread of an x86 machine"),
+    }
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 5.4), layout="constrained")
+    titles = {"kind": "by kind of op (how many)", "part": "by part of the network (ops)"}
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        rows = results[f"{name}s"]
+        total = {unit: sum(row[unit] for row in rows) for unit in units}
+        rows = [row for row in rows if any(row[unit] > 0.005 * total[unit] for unit in units)][::-1]
+        for offset, (unit, (scale, digits, label)) in zip((0.2, -0.2), units.items(), strict=True):
+            places = [i + offset for i in range(len(rows))]
+            shares = [100 * row[unit] / total[unit] for row in rows]
+            bars = axis.barh(places, shares, height=0.38, label=f"{label} (sum {total[unit] / scale:.1f})")
+            axis.bar_label(bars, [f"{row[unit] / scale:{digits}}" for row in rows], padding=2, fontsize=7)
+        axis.set_yticks(range(len(rows)), [f"{row[name]} ({row['ops']})" for row in rows], fontsize=8)
+        axis.margins(x=0.1, y=0.01)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_xlabel("million instructions per inference, each op by itself")
-        axis.tick_params(labelsize=8)
-    axes[0].set_title(f"{results['model']}, {results['lowering']}: by op (how many)", fontsize=10)
-    axes[1].set_title(f"by part; the whole is {results['whole'] / 1e6:.1f} on {results['cpu']}", fontsize=10)
-    figure.savefig(path, dpi=110)
+        axis.set_xlabel("share, %", fontsize=9)
+        axis.set_title(title, fontsize=10)
+    axes[0].legend(loc="lower right", fontsize=8, frameon=False)
+    whole = results["whole_instructions"] / 1e6
+    figure.suptitle(
+        f"{NAMES[results['model']]}, LiteRT, {results['lowering']}: each op by itself "
+        f"(the whole network: {whole:.1f} M instructions)",
+        fontsize=11,
+    )
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

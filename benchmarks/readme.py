@@ -11,9 +11,13 @@ from typing import Any
 
 from safetensors import safe_open
 
-from benchmarks.run import RESULTS
+from benchmarks.latency_vs_accuracy import NAMES, TOP1
+from benchmarks.peers import PEERS
+from benchmarks.run import MODELS, RESULTS
 
 ROOT = Path(__file__).parent.parent
+MODEL = MODELS[0]
+RUNTIMES = {"litert": "LiteRT", "onnxruntime": "ONNX Runtime"}
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -51,9 +55,8 @@ def lowerings_table() -> str:
         [
             f"{row['converter']} {row['lowering']}",
             f"{row['p50_ms']:.1f}",
-            f"{row['ratio']:.2f}",
-            f"{row['ratio_q25']:.2f} to {row['ratio_q75']:.2f}",
-            f"{row['peak_memory_bytes'] / 2**20:.0f}",
+            *ratio(row),
+            mebibytes(row["peak_memory_bytes"]),
             f"{row['max_abs_error']:.1e}",
         ]
         for row in results("lowerings.json")
@@ -62,9 +65,9 @@ def lowerings_table() -> str:
 
 
 def tflite_table() -> str:
-    row = results("tflite_converters.json")
+    (row,) = latency(converter="onnx2tf")
     litert = next(
-        r for r in results("lowerings.json") if (r["converter"], r["lowering"]) == ("litert-torch", "matmul/conv")
+        r for r in latency(converter="litert-torch") if r["artifact_sha256"] == row["against_artifact_sha256"]
     )
     return markdown(
         ["converter, its best lowering", "p50 ms", "max error", "allowed"],
@@ -76,6 +79,123 @@ def tflite_table() -> str:
                 f"{r['budget_max_abs_error']:.1e}",
             ]
             for r, p50_ms in ((litert, row["against_p50_ms"]), (row, row["p50_ms"]))
+        ],
+    )
+
+
+def latency(**wanted: Any) -> list[dict[str, Any]]:
+    """The rows of latency.json that have these values."""
+    return [row for row in results("latency.json") if all(row[name] == value for name, value in wanted.items())]
+
+
+def ratio(row: dict[str, Any]) -> list[str]:
+    """Of the medians, and the quartiles of the rounds' ratios."""
+    return [f"{row['ratio']:.2f}", f"{row['ratio_q25']:.2f} to {row['ratio_q75']:.2f}"]
+
+
+def mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.0f}"
+
+
+def aims_table() -> str:
+    """DMF-XXS, batch 1, one thread."""
+
+    def of(against: str) -> str:
+        (row,) = latency(model=MODEL, against=against, batch=1, threads=1)
+        return f"{row['ratio']:.2f}"
+
+    counted = results("instructions.json")[f"{MODEL} tflite"]
+    (transposes,) = (row["ops"] for row in results("op_costs.json")["kinds"] if row["kind"] == "TRANSPOSE")
+    (portable,) = (
+        row["runtime"]["delegate_partitions"]
+        for row in results("lowerings.json")
+        if (row["converter"], row["lowering"]) == ("litert-torch", "matmul/taps")
+    )
+    rows = [
+        ["LiteRT, time: of its twin", of(f"{MODEL}-tflite-twin_twin"), "1.10"],
+        ["LiteRT, time: of the naive export", of(f"{MODEL}-tflite-conv_conv"), "0.20"],
+        ["LiteRT, time: of MobileNetV3-Large", of("mobilenet_v3_large"), "1.45"],
+        ["LiteRT, time: of EfficientNet-B0", of("efficientnet_b0"), "0.60"],
+        ["ONNX Runtime, time: of its twin", of(f"{MODEL}-onnx-twin_twin"), "1.10"],
+        ["LiteRT, ARM64 instructions", f"{counted['dynamic'] / 1e6:.1f} M", "132 M"],
+        ["LiteRT, ARM64 instructions: of its twin", f"{counted['ratio']:.2f}", "1.05"],
+        ["LiteRT, TRANSPOSE ops", str(transposes), "what [the tokens](how-it-works.md#layout) need"],
+        ["LiteRT, XNNPACK partitions of the portable lowering, matmul/taps", str(portable), "1"],
+    ]
+    return markdown(["DMF-XXS, one image, one thread", "measured", "aim"], rows)
+
+
+def twins_table() -> str:
+    rows = [
+        [
+            f"{NAMES[row['model']]}, {RUNTIMES[row['runtime']['name']]} {row['lowering']}",
+            str(row["batch"]),
+            str(row["threads"]),
+            f"{row['p50_ms']:.1f}",
+            f"{row['against_p50_ms']:.1f}",
+            *ratio(row),
+            mebibytes(row["peak_memory_bytes"]),
+            mebibytes(row["against_peak_memory_bytes"]),
+        ]
+        for row in latency()
+        if "-twin_twin" in row["against"]
+    ]
+    header = ["", "batch", "threads", "p50 ms", "twin's", "of its twin", "quartiles", "peak MiB", "twin's"]
+    return markdown(header, rows)
+
+
+def naive_table() -> str:
+    rows = [
+        [
+            f"{RUNTIMES[row['runtime']['name']]} {row['lowering']}",
+            f"{row['p50_ms']:.1f}",
+            f"{row['against_p50_ms']:.1f}",
+            *ratio(row),
+            mebibytes(row["peak_memory_bytes"]),
+            mebibytes(row["against_peak_memory_bytes"]),
+        ]
+        for row in latency()
+        if row["against"].endswith(("-conv_conv", "-onnx"))
+    ]
+    header = ["DMF-XXS", "p50 ms", "naive's", "of the naive export", "quartiles", "peak MiB", "naive's"]
+    return markdown(header, rows)
+
+
+def peers_table() -> str:
+    rows = [
+        [
+            f"{NAMES[row['model']]}, of {NAMES[row['against']]}",
+            f"{row['p50_ms']:.1f}",
+            f"{row['against_p50_ms']:.1f}",
+            *ratio(row),
+            mebibytes(row["peak_memory_bytes"]),
+            mebibytes(row["against_peak_memory_bytes"]),
+            f"{TOP1[row['model']]} / {TOP1[row['against']]}",
+        ]
+        for row in latency()
+        if row["against"] in PEERS
+    ]
+    header = ["LiteRT, one thread", "p50 ms", "peer's", "ratio", "quartiles", "peak MiB", "peer's", "top-1 / peer's, %"]
+    return markdown(header, rows)
+
+
+def conditions_table() -> str:
+    rows = latency()
+    conditions = [row["conditions"] for row in rows]
+    first = conditions[0]
+    runtimes = sorted({f"{RUNTIMES[row['runtime']['name']]} {row['runtime']['version']}" for row in rows})
+    loads = [each[f"load_average_{when}"] for each in conditions for when in ("before", "after")]
+    empty = {row["runtime"]["name"]: mebibytes(row["baseline_memory_bytes"]) for row in rows}
+    return markdown(
+        ["", "conditions"],
+        [
+            ["machine", f"{first['cpu']}, {first['machine']}, {first['logical_cores']} cores; {first['os']}"],
+            ["runtimes", ", ".join([*runtimes, f"Python {first['python']}"])],
+            ["measured", f"{first['measured_at']} to {conditions[-1]['measured_at']}"],
+            ["samples of each side", str(len(rows[0]["samples_ms"]))],
+            ["load average", f"{min(loads):.1f} to {max(loads):.1f}"],
+            ["worker before it loads, MiB", ", ".join(f"{RUNTIMES[name]} {size}" for name, size in empty.items())],
+            ["converted at commit", ", ".join(sorted({(row["commit"] or "none")[:7] for row in rows}))],
         ],
     )
 
@@ -168,6 +288,13 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {  # document -> marker -> tab
         "accuracy": accuracy_table,
         "ablations": ablations_table,
         "routing": routing_table,
+    },
+    "docs/benchmarks.md": {
+        "aims": aims_table,
+        "twins": twins_table,
+        "naive": naive_table,
+        "peers": peers_table,
+        "conditions": conditions_table,
     },
 }
 

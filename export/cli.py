@@ -74,6 +74,13 @@ def build_parser() -> commandline.ArgumentParser:
     tflite = [name for name, c in convert.CONVERTERS.items() if c.format == "tflite"]
     add("--tflite-converter", choices=tflite, default=convert.FORMATS["tflite"], help="default: %(default)s")
     add("--precision", choices=list(TOLERANCES), default="fp32", help="fp16: Core ML only (default: fp32)")
+    add(
+        "--keep-fp32",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="with fp16: compute this module in float32, by its PyTorch name; may be repeated",
+    )
     add("--batch", type=commandline.whole_number(1), default=1, metavar="N", help="images per inference (default: 1)")
     add("--dynamic-batch", action="store_true", help="ONNX: any number of images per inference")
     add("--input-layout", choices=["NCHW", "NHWC"], help="default: NHWC for TFLite, else NCHW")
@@ -216,6 +223,7 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
             on=arguments.on,
             threads=arguments.threads,
             precision=arguments.precision,
+            keep_fp32=tuple(arguments.keep_fp32),
             batch=-1 if arguments.dynamic_batch and (everywhere or format == "onnx") else arguments.batch,
             input_layout=arguments.input_layout,
             image_input=arguments.image_input and (everywhere or format == "coreml"),

@@ -28,6 +28,7 @@ def make_manifest(plan: Plan, model: DMF, origin: Origin, spec: InputSpec, verdi
         target=plan.target.name,
         lowering=Lowering(plan.lowering.pointwise, plan.lowering.depthwise, plan.lowering.reason, plan.measured),
         precision="fp16" if plan.precision == "fp16" else "fp32",
+        keep_fp32=plan.keep_fp32,
         model=Model(plan.variant, sum(p.numel() for p in model.parameters()), config.to_dict()),
         checkpoint=provenance.checkpoint(model, origin),
         source=provenance.source(),

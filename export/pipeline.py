@@ -24,6 +24,7 @@ from export.tuning import tuned
 from export.verify.artifact import verify_artifact
 from export.verify.inputs import normalize, verification_inputs
 from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict
+from export.verify.range_audit import audit, refuse
 from export.verify.reference import Reference, compute_reference, without_bank
 from export.verify.taps import find_taps
 from runtime.commandline import Progress
@@ -104,6 +105,9 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
         artifact, log = work / "package" / plan.converter.artifact, work / "log" / "converter.log"
         artifact.parent.mkdir()
         log.parent.mkdir()
+        if plan.precision == "fp16":
+            with progress.stage(f"{plan.name}: range of every module"):
+                check_range(plan, prepared, reference)
         with progress.stage(f"{plan.name}: convert by {plan.converter.name}"):
             convert(plan, prepared, spec, artifact, log, rejected)
         with progress.stage(f"{plan.name}: verify"):
@@ -124,6 +128,11 @@ def lowered(plan: Plan, prepared: Prepared) -> StaticDMF:
     return lower(prepared.graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
 
 
+def check_range(plan: Plan, prepared: Prepared, reference: Reference) -> None:
+    """Raises `ParityError` for modules whose values fp16 can't hold, other than those that stay in float32."""
+    refuse(audit(lowered(plan, prepared), normalize(reference.inputs.images)), plan.keep_fp32)
+
+
 def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, rejected: Path) -> None:
     """Write the artifact. `ConverterError` names the log, kept in `rejected`, of a converter that failed."""
     graph = lowered(plan, prepared)
@@ -138,6 +147,7 @@ def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log
         },
         dynamic_batch=plan.batch == -1,
         precision=plan.precision,
+        keep_fp32=plan.keep_fp32,
         mean=MEAN if plan.image_input else None,
         std=STD if plan.image_input else None,
         labels=plan.labels if plan.is_classifier else None,

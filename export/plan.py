@@ -30,6 +30,7 @@ class Plan:
     input_layout: str
     image_input: bool
     labels: tuple[str, ...] | None
+    keep_fp32: tuple[str, ...] = ()  # modules that are computed in float32 though the precision is fp16
     meter: Meter | None = None  # what will choose the lowering of each part; until then it is the target's
     measured: Measured | None = None
 
@@ -52,6 +53,8 @@ class Plan:
             parts.append(str(self.lowering).replace("/", "_"))
         if self.precision != "fp32":
             parts.append(self.precision)
+        if self.keep_fp32:
+            parts.append("mixed")
         if self.batch != 1:
             parts.append("batch" if self.batch == -1 else f"batch{self.batch}")
         if self.input_layout != self.converter.input_layout.name:
@@ -73,6 +76,7 @@ def make_plan(
     input_layout: str | None = None,
     image_input: bool = False,
     labels: tuple[str, ...] | None = None,
+    keep_fp32: tuple[str, ...] = (),
     on: str | None = None,
     threads: int | None = None,
 ) -> Plan:
@@ -97,7 +101,7 @@ def make_plan(
     if not lowering and form.depthwise not in via.depthwise:
         form = replace(form, depthwise=via.depthwise[0], reason=f"{via.name} can't convert a computed filter")
     if not lowering and batch == -1 and not form.any_batch:
-        form = replace(form, depthwise="taps", reason="a computed filter fixes the batch")
+        form = Lowering("matmul", "taps", "a computed filter fixes the batch")
     if form.pointwise not in via.pointwise or form.depthwise not in via.depthwise:
         raise UsageError(
             f"{via.name} can't convert the lowering {form}; it takes "
@@ -106,6 +110,12 @@ def make_plan(
     _one_of("precision", precision, tuple(TOLERANCES))
     if precision != "fp32" and format != "coreml":
         raise UsageError(f"precision {precision} exists for coreml only, not for {format}; use fp32")
+    if keep_fp32 and precision != "fp16":
+        raise UsageError(f"--keep-fp32 {keep_fp32[0]} is for precision fp16; in {precision} every module is float32")
+    modules = tuple(name for name, _ in model.named_modules() if name)
+    for name in keep_fp32:
+        if name not in modules:
+            raise UsageError(f"the model has no module {name!r}{nearest(name, modules)}")
     if batch == -1 and format != "onnx":
         raise UsageError(f"a dynamic batch exists for onnx only, not for {format}; give a fixed batch")
     if batch == -1 and not form.any_batch:
@@ -123,7 +133,19 @@ def make_plan(
     via.check_installed()
     if any(not torch.isfinite(value).all() for value in model.state_dict().values()):
         raise UsageError("the model has weights that are not finite (NaN or infinite)")
-    return Plan(variant_name(model), via, runs_on, form, precision, batch, layout, image_input, labels, meter)
+    return Plan(
+        variant=variant_name(model),
+        converter=via,
+        target=runs_on,
+        lowering=form,
+        precision=precision,
+        batch=batch,
+        input_layout=layout,
+        image_input=image_input,
+        labels=labels,
+        keep_fp32=keep_fp32,
+        meter=meter,
+    )
 
 
 def _meter(format: str, lowering: str | None, on: str | None, threads: int | None) -> Meter | None:

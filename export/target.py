@@ -23,12 +23,8 @@ TARGETS: dict[str, Target] = {
         Target(
             "onnxruntime-cpu",
             "onnx",
-            Lowering(
-                "matmul",
-                "conv",
-                "with conv/conv, which ties with it, the fastest of five measured; a convolution less to unroll",
-            ),
-            "benchmarks/results/lowerings.json",
+            Lowering("conv", "conv", "a few percent faster than matmul/conv, the next best of four measured"),
+            "benchmarks/results/latency.json",
         ),
         Target(
             "litert-cpu",

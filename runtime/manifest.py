@@ -202,6 +202,7 @@ class Manifest:
     target: str
     lowering: Lowering
     precision: Precision
+    keep_fp32: tuple[str, ...]
     model: Model
     checkpoint: Checkpoint
     source: Source

@@ -36,10 +36,10 @@ class Case:
 
 CASES = [
     Case("onnx", why="the default"),
-    Case("onnx", {"lowering": "conv/conv"}, "the naive form"),
+    Case("onnx", {"lowering": "matmul/conv"}, "the pointwise products"),
     Case("onnx", {"lowering": "matmul/bank"}, "no computed filter"),
     Case("onnx", {"batch": -1}, "any batch"),
-    Case("onnx", {"lowering": "conv/conv", "batch": 2}, "a fixed batch, unrolled"),
+    Case("onnx", {"batch": 2}, "a fixed batch, unrolled"),
     Case("onnx", {"input_layout": "NHWC"}, "a transposed input"),
     Case("onnx", {"lowering": "twin/twin"}, "the floor for benchmarks"),
     Case("tflite", why="the default"),

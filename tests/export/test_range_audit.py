@@ -212,7 +212,9 @@ def test_only_what_is_kept_is_in_float32(tmp_path):
     from coremltools.models.utils import load_spec
     from coremltools.proto.MIL_pb2 import DataType
 
-    options = Options(tmp_path / "log", precision="fp16", keep_fp32=(f"{PLANTED}.dw_conv", "stem"))
+    """In a classifier of images, where the graph lies within two other modules."""
+    around = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "labels": tuple("abcdefghij")}
+    options = Options(tmp_path / "log", precision="fp16", keep_fp32=(f"{PLANTED}.dw_conv", "stem"), **around)
     path = tmp_path / "model.mlpackage"
     coreml.convert(lowered(planted(sound)), torch.zeros(1, 3, 64, 64), path, options)
     (block,) = load_spec(str(path)).mlProgram.functions["main"].block_specializations.values()
