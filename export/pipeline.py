@@ -1,6 +1,7 @@
 """The way of the data: model -> static graph -> lowered graph -> artifact -> proof -> package."""
 
 import copy
+import os
 import traceback
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from export.package import LABELS_NAME, make_manifest
 from export.plan import Plan, input_spec, make_plan
 from export.provenance import Origin, weights_sha256
 from export.reparameterize import reparameterize
+from export.scopes import is_within
 from export.static import StaticDMF
 from export.tuning import tuned
 from export.verify.artifact import verify_artifact
@@ -107,7 +109,9 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
         log.parent.mkdir()
         if plan.precision == "fp16":
             with progress.stage(f"{plan.name}: range of every module"):
-                check_range(plan, prepared, reference)
+                doubtful = check_range(plan, prepared, reference)
+            if doubtful:
+                progress.say(f"{plan.name}: a device that adds up in fp16 may overflow in {', '.join(doubtful)}")
         with progress.stage(f"{plan.name}: convert by {plan.converter.name}"):
             convert(plan, prepared, spec, artifact, log, rejected)
         with progress.stage(f"{plan.name}: verify"):
@@ -128,9 +132,15 @@ def lowered(plan: Plan, prepared: Prepared) -> StaticDMF:
     return lower(prepared.graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
 
 
-def check_range(plan: Plan, prepared: Prepared, reference: Reference) -> None:
-    """Raises `ParityError` for modules whose values fp16 can't hold, other than those that stay in float32."""
-    refuse(audit(lowered(plan, prepared), normalize(reference.inputs.images)), plan.keep_fp32)
+def check_range(plan: Plan, prepared: Prepared, reference: Reference) -> list[str]:
+    """Modules that fp16 can hold, but perhaps not a sum inside. Raises `ParityError` for those that it can't hold."""
+    graph = lower(prepared.graph, plan.lowering, plan.converter.layout)  # which takes (B, 3, H, W)
+    with captured(Path(os.devnull)), interruptible():
+        ranges = audit(graph, normalize(reference.inputs.images))
+    refuse(ranges, plan.keep_fp32)
+    return [
+        each.module for each in ranges if each.verdict == "may overflow" and not is_within(each.module, plan.keep_fp32)
+    ]
 
 
 def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, rejected: Path) -> None:

@@ -38,7 +38,7 @@ def test_what_make_export_does(tmp_path, request):
         assert output["top1_agreement"] == 1
         assert sum(name.startswith("photograph") for name in manifest["parity"]["inputs"]) == 2
         golden = read_golden(out / name / "golden.safetensors")
-        assert golden.images.shape == (5, 224, 224, 3)
+        assert golden.images.shape == (6, 224, 224, 3)
         assert (out / name / "golden.safetensors").stat().st_size < 2 * 2**20
         assert len(np.unique(golden.logits.argmax(1))) > 1
     assert "seeded random weights (seed 0)" in done.stderr
