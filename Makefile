@@ -23,6 +23,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.op_costs
+	$(BIN)/python -m benchmarks.instructions --store
+	$(BIN)/python -m benchmarks.readme
 
 instructions: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.instructions

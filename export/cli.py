@@ -38,6 +38,7 @@ examples:
   dmf-export --model dmf_s --checkpoint s.safetensors --format all --out build/
   dmf-export --model dmf_nano --format coreml --precision fp16 --image-input
   dmf-export --format tflite --target nnapi --dry-run
+  dmf-export --model dmf_nano --format onnx --lowering auto --on arm64
 
 exit codes: 0 done and proven, 2 wrong arguments, 3 a converter failed (its log is named),
 4 parity failed (nothing is packaged; see rejected/), 5 the runtime failed, 130 interrupted"""
@@ -51,7 +52,7 @@ def build_parser() -> commandline.ArgumentParser:
         epilog=EPILOG,
     )
     add = parser.add_argument
-    add("--format", choices=[*convert.FORMATS, "all"], help="what to write (required)")
+    add("--format", choices=[*convert.FORMATS, "all"], help="what to write (required, unless --target says it)")
     add("--model", choices=list(dmf.VARIANTS), default="dmf_xxs", help="default: dmf_xxs")
     add("--checkpoint", metavar="FILE", help="default: the one that comes with the model, else seeded random weights")
     add("--seed", type=commandline.whole_number(0), metavar="N", help="seeded random weights, whatever comes with it")
@@ -69,8 +70,17 @@ def build_parser() -> commandline.ArgumentParser:
         choices=[*lowering.NAMES, lowering.AUTO],
         help="pointwise/depthwise form, instead of the target's; auto: measure, and take the fastest in each block",
     )
-    add("--on", choices=["host", "arm64"], help="auto measures time on the host (default), or counts instructions")
-    add("--threads", type=commandline.whole_number(1), metavar="N", help="of the runtime, for auto (default: 1)")
+    add(
+        "--on",
+        choices=["host", "arm64"],
+        help="with --lowering auto: time on this host (default), or instructions on an emulated ARM64 CPU",
+    )
+    add(
+        "--threads",
+        type=commandline.whole_number(1),
+        metavar="N",
+        help="with --lowering auto: of the runtime that is measured (default: 1)",
+    )
     tflite = [name for name, c in convert.CONVERTERS.items() if c.format == "tflite"]
     add("--tflite-converter", choices=tflite, default=convert.FORMATS["tflite"], help="default: %(default)s")
     add("--precision", choices=list(TOLERANCES), default="fp32", help="fp16: Core ML only (default: fp32)")
@@ -107,6 +117,8 @@ def _export(argv: Sequence[str] | None) -> int:
     if arguments.list:
         print_list()
         return 0
+    if arguments.format is None and arguments.target:
+        arguments.format = target.TARGETS[arguments.target].format
     if arguments.format is None:
         raise UsageError(f"--format is required; choose from {', '.join([*convert.FORMATS, 'all'])}")
     if arguments.format == "all" and (arguments.target or arguments.lowering):
@@ -118,7 +130,7 @@ def _export(argv: Sequence[str] | None) -> int:
     progress, out = commandline.Progress(quiet=arguments.quiet), Path(arguments.out)
     model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, arguments.image_size)
     plans = plan_formats(model, origin, arguments)
-    for plan in plans:
+    for plan in () if arguments.dry_run else plans:
         check_destination(out, plan.name, arguments.overwrite)
     if arguments.checkpoint is None and not arguments.quiet:
         weights = origin.path or f"seeded random weights (seed {origin.seed})"

@@ -26,12 +26,12 @@ from export.tuning import tuned
 from export.verify.artifact import verify_artifact
 from export.verify.inputs import normalize, verification_inputs
 from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict
-from export.verify.range_audit import audit, refuse
+from export.verify.range_audit import audit, refuse, text
 from export.verify.reference import Reference, compute_reference, without_bank
 from export.verify.taps import find_taps
 from runtime.commandline import Progress
 from runtime.errors import CommandError, ConverterError, ParityError, RunnerError
-from runtime.golden import Golden, write_golden
+from runtime.golden import Golden, Taps, write_golden
 from runtime.manifest import GOLDEN_NAME, InputSpec, Package, write_manifest
 from runtime.preprocess import MEAN, STD
 
@@ -109,13 +109,13 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
         log.parent.mkdir()
         if plan.precision == "fp16":
             with progress.stage(f"{plan.name}: range of every module"):
-                doubtful = check_range(plan, prepared, reference)
+                doubtful = check_range(plan, prepared, reference, log.parent, rejected)
             if doubtful:
                 progress.say(f"{plan.name}: a device that adds up in fp16 may overflow in {', '.join(doubtful)}")
         with progress.stage(f"{plan.name}: convert by {plan.converter.name}"):
             convert(plan, prepared, spec, artifact, log, rejected)
         with progress.stage(f"{plan.name}: verify"):
-            verdict = prove(plan, spec, artifact, reference, rejected)
+            verdict = prove(plan, prepared, spec, artifact, reference, rejected)
         with progress.stage(f"{plan.name}: golden vectors"):
             write_golden(artifact.parent / GOLDEN_NAME, golden_vectors(plan, prepared, spec, artifact, verdict))
         if plan.labels is not None:
@@ -132,12 +132,20 @@ def lowered(plan: Plan, prepared: Prepared) -> StaticDMF:
     return lower(prepared.graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
 
 
-def check_range(plan: Plan, prepared: Prepared, reference: Reference) -> list[str]:
-    """Modules that fp16 can hold, but perhaps not a sum inside. Raises `ParityError` for those that it can't hold."""
+def check_range(plan: Plan, prepared: Prepared, reference: Reference, work: Path, rejected: Path) -> list[str]:
+    """Modules that fp16 can hold, but perhaps not a sum inside.
+
+    Raises `ParityError` for those that it can't hold; a table of all is then kept in `rejected`, by way of `work`.
+    """
     graph = lower(prepared.graph, plan.lowering, plan.converter.layout)  # which takes (B, 3, H, W)
     with captured(Path(os.devnull)), interruptible():
         ranges = audit(graph, normalize(reference.inputs.images))
-    refuse(ranges, plan.keep_fp32)
+    try:
+        refuse(ranges, plan.keep_fp32)
+    except ParityError as error:
+        (work / "report.txt").write_text(f"{error}\n\n{text(ranges)}\n", encoding="utf-8")
+        keep_rejected(work, rejected)
+        raise ParityError(f"{plan.name}: {error}; every module's range is in {rejected / 'report.txt'}") from error
     return [
         each.module for each in ranges if each.verdict == "may overflow" and not is_within(each.module, plan.keep_fp32)
     ]
@@ -181,8 +189,10 @@ def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log
         ) from error
 
 
-def prove(plan: Plan, spec: InputSpec, artifact: Path, reference: Reference, rejected: Path) -> Verdict:
-    """The verdict on an artifact that equals the model. Another is kept in `rejected`, with a report of why.
+def prove(
+    plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, reference: Reference, rejected: Path
+) -> Verdict:
+    """The verdict on an artifact that equals the model. Another is kept in `rejected`, with a report of why and where.
 
     Raises `ParityError`; `RunnerError` for an artifact that can't be opened or run.
     """
@@ -191,7 +201,8 @@ def prove(plan: Plan, spec: InputSpec, artifact: Path, reference: Reference, rej
         verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.precision, oracle)
         if not verdict.failures:
             return verdict
-        raise ParityError("; ".join(verdict.failures))
+        where = first_lost(plan, prepared, spec, artifact, verdict)
+        raise ParityError("; ".join([*verdict.failures, *where]))
     except (ParityError, RunnerError) as error:
         (artifact.parent / "report.txt").write_text(f"{error}\n", encoding="utf-8")
         keep_rejected(artifact.parent, rejected)
@@ -200,17 +211,31 @@ def prove(plan: Plan, spec: InputSpec, artifact: Path, reference: Reference, rej
         raise type(error)(f"{plan.name} {what}: {message}; kept in {rejected}") from error
 
 
+def first_lost(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> list[str]:
+    """In words, the first module whose output a rejected artifact does not hold; nothing if it holds them all."""
+    try:
+        lost = taps(plan, prepared, spec, artifact, verdict).untapped
+    except RunnerError:  # it answered, but can't be looked into
+        return []
+    return [f"the first module whose output is not in it: {lost[0]}"] if lost else []
+
+
+def taps(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> Taps:
+    """Where the artifact holds its modules' outputs. Raises as `find_taps` does."""
+    names = {name for name, _ in prepared.model.named_modules()}
+    graph, format, inputs = lowered(plan, prepared), plan.converter.format, prepared.reference.inputs
+    return find_taps(graph, names, format, artifact, spec, inputs, verdict.parity.tolerance)
+
+
 def golden_vectors(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> Golden:
     """What a proven artifact must answer, and its modules compute. Raises as `find_taps` does."""
     reference = prepared.twin_reference if plan.lowering.is_twin else prepared.reference
     (logits,) = verdict.parity.outputs
-    names = {name for name, _ in prepared.model.named_modules()}
-    graph, format, tolerance = lowered(plan, prepared), plan.converter.format, verdict.parity.tolerance
     return Golden(
         reference.inputs.images,
         reference.logits,
         np.array([each.budget_abs_error for each in logits.per_input]),
         reference.inputs.names,
         reference.frozen,
-        find_taps(graph, names, format, artifact, spec, reference.inputs, tolerance),
+        taps(plan, prepared, spec, artifact, verdict),
     )

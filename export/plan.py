@@ -156,7 +156,7 @@ def _meter(format: str, lowering: str | None, on: str | None, threads: int | Non
         return None
     if format == "coreml" and (on == "arm64" or platform.system() != "Darwin"):
         raise UsageError(f"--lowering {AUTO} measures, and Core ML runs on a Mac only; name a lowering")
-    return Meter(_one_of("device", on or "host", ("host", "arm64")), threads or 1)  # type: ignore[arg-type]  # one of these
+    return Meter(_one_of("device", on or "host", ("host", "arm64")), 1 if threads is None else threads)  # type: ignore[arg-type]  # one of these
 
 
 def variant_name(model: DMF) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export import layout, lowering, static
+from export import convert, layout, lowering, static
 from export.captured import captured, interruptible
 from export.convert.options import Options
 from export.lowering import NAMES, Lowering, lower
@@ -149,7 +149,7 @@ def fastest(figures: Figures, usual: str, noise: float) -> str:
 def compare(plan: Plan, part: Part, progress: Progress = SILENT) -> Figures:
     """Convert the part by itself in each of its lowerings, and measure these side by side."""
     assert plan.meter is not None
-    convert, lay = plan.converter.load(), plan.converter.layout
+    write, lay = plan.converter.load(), plan.converter.layout
     candidates = part.lowerings(plan)
     x = torch.randn(part.x, generator=torch.Generator().manual_seed(1))
     if lay.name == "NHWC":
@@ -160,13 +160,14 @@ def compare(plan: Plan, part: Part, progress: Progress = SILENT) -> Figures:
             artifact, log = Path(folder, f"{i}-{plan.converter.artifact}"), Path(folder, f"{i}.log")
             try:
                 with captured(log), interruptible():
-                    convert(lower(Alone(part), each, lay, lay), x, artifact, Options(log, precision=plan.precision))
+                    write(lower(Alone(part), each, lay, lay), x, artifact, Options(log, precision=plan.precision))
             except (CommandError, MemoryError):
                 raise
             except Exception as error:
+                reason = (str(error).strip().splitlines() or [""])[0][:200]
                 raise ConverterError(
-                    f"{plan.converter.name} can't convert {part.name} in the lowering {each}, so auto can't compare it "
-                    f"({type(error).__name__}); name a lowering instead"
+                    f"{plan.converter.name} can't convert {part.name} in the lowering {each}, which auto compares: "
+                    f"{type(error).__name__}: {reason}; name a lowering instead, or this one for the converter's log"
                 ) from error
             workloads.append(Workload(plan.converter.format, artifact, np.asarray(x)))
         figures = plan.meter.compare(workloads, progress.say)
@@ -208,5 +209,10 @@ class Known:
 
 def _code() -> str:
     """What the small artifacts are made by: another version of it may be faster or slower."""
-    files = [Path(static.__file__), Path(layout.__file__), *sorted(Path(lowering.__file__).parent.glob("*.py"))]
+    folders = [Path(str(module.__file__)).parent for module in (lowering, convert)]
+    files = [
+        Path(static.__file__),
+        Path(layout.__file__),
+        *(path for folder in folders for path in sorted(folder.glob("*.py"))),
+    ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """Golden vectors: what an artifact must answer, and what its modules must compute, for a few images.
 
-``golden.safetensors`` serves the Python, Kotlin and Swift tests. Its tensors, for N images:
+``golden.safetensors`` can be read in any language: Python does, and Kotlin and Swift will. Its tensors, for N images:
 
 - ``images`` uint8 ``(N, H, W, 3)`` RGB, cropped and not yet normalised; ``logits`` float64 ``(N, classes)`` of the
   float64 reference; ``budgets`` float64 ``(N)``, by how much a logit of each image may differ from them;

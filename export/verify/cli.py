@@ -20,7 +20,7 @@ from runtime import commandline
 from runtime.arm64.runner import check_emulated
 from runtime.arm64.setup import CPUS, prepare
 from runtime.documents import to_json
-from runtime.errors import ParityError, UsageError
+from runtime.errors import ParityError, RunnerError, UsageError
 from runtime.extras import require
 from runtime.manifest import Package, open_package
 
@@ -167,7 +167,7 @@ def _verify(argv: Sequence[str] | None) -> int:
 
 
 def _matrix(arguments: Namespace) -> int:
-    if arguments.packages or arguments.on != "host" or arguments.cpu or arguments.localise:
+    if arguments.packages or arguments.on != "host" or arguments.cpu or arguments.localise or arguments.plot:
         raise UsageError("--matrix makes its own packages and names its machines by --only; give it alone")
     found = matrix.run(arguments.matrix, arguments.only, commandline.Progress(quiet=arguments.quiet))
     cells = set(matrix.selected(matrix.every_cell(), arguments.only))
@@ -177,9 +177,10 @@ def _matrix(arguments: Namespace) -> int:
     else:
         Console().print(matrix.table(results))
         print(f"the whole of it: {arguments.matrix / matrix.PAGE_NAME}")
-    if faulty := [result for result in results if result.status in ("failed", "broken")]:
+    if faulty := [result for result in results if result.status not in ("proven", "impossible")]:
         first = f"{'/'.join(vars(faulty[0].cell).values())} {faulty[0].status}: {faulty[0].reason}"
-        raise ParityError(f"{len(faulty)} of {len(results)} cells failed; {first}")
+        kind = ParityError if any(result.status != "broken" for result in faulty) else RunnerError
+        raise kind(f"{len(faulty)} of {len(results)} cells failed; {first}")
     return 0
 
 

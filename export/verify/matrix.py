@@ -9,7 +9,7 @@ were found with other code, are "not run".
 import hashlib
 import json
 import platform
-import tempfile
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -142,9 +142,9 @@ def run(folder: Path, only: Sequence[str], progress: Progress = SILENT) -> Matri
         results[cell] = known
     folder.mkdir(parents=True, exist_ok=True)
     matrix = _write(folder, results.values())
-    todo = [cell for cell in wanted if results[cell].status == "not run"]
+    todo = [cell for cell in wanted if results[cell].status in ("not run", "broken")]  # a disk may have been full
     for _, group in groupby(todo, key=lambda cell: cell.artifact):
-        for result in _judge(list(group), models, progress):
+        for result in _judge(list(group), models, folder, progress):
             results[result.cell] = result
             matrix = _write(folder, results.values())
     return matrix
@@ -240,7 +240,8 @@ def _impossible(cells: Iterable[Cell]) -> dict[Cell, str]:
 
 def _content(cell: Cell, weights: str) -> str:
     """A hash of whatever could change a cell's result."""
-    parts = [*cell.artifact, cell.machine, weights, *map(str, sorted(tools().items())), _code()]
+    machine = [cell.machine, platform.system(), platform.machine()]
+    parts = [*cell.artifact, *machine, weights, *map(str, sorted(tools().items())), _code()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -250,8 +251,8 @@ def _code() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
-def _judge(cells: Sequence[Cell], models: _Models, progress: Progress) -> Iterable[Result]:
-    """One artifact on each of its machines. An artifact that can't be made, or isn't the model here, has no others."""
+def _judge(cells: Sequence[Cell], models: _Models, folder: Path, progress: Progress) -> Iterable[Result]:
+    """One artifact, made in `folder`, on each of its machines. One that is rejected here is run nowhere else."""
     first = cells[0]
     start = perf_counter()
 
@@ -259,18 +260,21 @@ def _judge(cells: Sequence[Cell], models: _Models, progress: Progress) -> Iterab
         content = _content(cell, models.weights(cell.model))
         return replace(result, cell=cell, seconds=round(perf_counter() - start, 1), content=content)
 
-    with tempfile.TemporaryDirectory(prefix="dmf-matrix-") as folder:
-        try:
-            package = write_package(_plan(first, models), models.prepared(first.model), Path(folder), False, progress)
-        except CommandError as error:
-            yield from (finished(cell, _failure(cell, error)) for cell in cells)
-            return
+    try:
+        package = write_package(_plan(first, models), models.prepared(first.model), folder, True, progress)
+    except CommandError as error:
+        failure = _failure(first, error)
         for cell in cells:
-            try:
-                yield finished(cell, _verdict(cell, package, progress))
-            except CommandError as error:
-                yield finished(cell, _failure(cell, error))
-            start = perf_counter()
+            elsewhere = Result(cell, reason=f"{failure.status} on {HOST}: it did not come to this machine")
+            yield finished(cell, failure) if cell.machine == HOST else elsewhere
+        return
+    for cell in cells:
+        try:
+            yield finished(cell, _verdict(cell, package, progress))
+        except CommandError as error:
+            yield finished(cell, _failure(cell, error))
+        start = perf_counter()
+    shutil.rmtree(package.path)  # the rejected ones are kept
 
 
 def _plan(cell: Cell, models: _Models) -> Plan:

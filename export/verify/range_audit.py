@@ -12,7 +12,7 @@ others. It is run in float32, one image at a time, and each operation is charged
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from operator import getitem
 from typing import Any, Literal
 
@@ -77,10 +77,6 @@ def text(ranges: Sequence[Range]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
-
-
-def as_json(ranges: Sequence[Range]) -> list[dict[str, Any]]:
-    return [asdict(each) for each in ranges]
 
 
 def _why(each: Range) -> str:
@@ -185,7 +181,7 @@ def _group_norm(x: Tensor) -> tuple[float, float]:
 
 
 def _layer_norm(x: Tensor) -> tuple[float, float]:
-    return 0.0, float((x - x.mean(-1, keepdim=True)).square().max())
+    return 0.0, float((x - x.mean(-1, keepdim=True)).square().sum(-1).max())
 
 
 def _vector_norm(x: Tensor) -> tuple[float, float]:

@@ -204,6 +204,16 @@ def test_a_dry_run_says_what_would_be_done(dry_run, tmp_path, target):
     assert DELEGATES[target.name].name in text
 
 
+def test_the_target_says_the_format(dry_run):
+    assert dry_run("--target", "litert-gpu") == dry_run("--format", "tflite", "--target", "litert-gpu")
+
+
+def test_a_dry_run_does_not_mind_what_is_there(dry_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    (out / "dmf_nano-onnx").mkdir()
+    assert f"would write {out / 'dmf_nano-onnx'}" in dry_run("--format", "onnx", "--out", str(out))
+
+
 def test_a_dry_run_names_module_rule_source_and_way_out(dry_run):
     text = dry_run("--format", "tflite", "--lowering", "matmul/conv")
     for i in range(5):

@@ -24,7 +24,7 @@ def made(monkeypatch):
     """Artifacts as if made and proven: nothing is converted. The list is of what was asked for."""
     names = []
 
-    def judge(cells, models, progress):
+    def judge(cells, models, folder, progress):
         for cell in cells:
             names.append("/".join([*cell.artifact, cell.machine]))
             content = matrix._content(cell, models.weights(cell.model))
@@ -96,10 +96,10 @@ def test_what_is_known_is_not_done_again(tmp_path, made, monkeypatch):
 def test_a_run_that_was_stopped_goes_on(tmp_path, made, monkeypatch):
     judge = matrix._judge
 
-    def stopped(cells, models, progress):
+    def stopped(cells, models, folder, progress):
         if len(made) == 2:
             raise KeyboardInterrupt
-        return judge(cells, models, progress)
+        return judge(cells, models, folder, progress)
 
     monkeypatch.setattr(matrix, "_judge", stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -110,9 +110,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, made, monkeypatch):
     assert len(made) == len(set(made)) == 6
 
 
-@pytest.mark.parametrize(("error", "status"), [(ParityError("off"), "failed"), (ConverterError("no"), "broken")])
-def test_an_artifact_that_fails_leaves_the_others(tmp_path, monkeypatch, error, status):
-    """It is named with its reason; the exit code says that something failed."""
+@pytest.mark.parametrize(
+    ("error", "status", "code"), [(ParityError("off"), "failed", 4), (ConverterError("no"), "broken", 5)]
+)
+def test_an_artifact_that_fails_leaves_the_others(tmp_path, monkeypatch, error, status, code):
+    """It is named with its reason; the exit code says that something failed. Other machines don't get it."""
 
     def refuse(plan, *_):
         raise error
@@ -121,7 +123,25 @@ def test_an_artifact_that_fails_leaves_the_others(tmp_path, monkeypatch, error, 
     found = run(tmp_path, [*NANO, "lowering=matmul/taps"])
     (result,) = (each for each in found.results if each.cell == TAPS)
     assert (result.status, result.reason, result.max_abs_error) == (status, str(error), None)
-    assert main(["--matrix", str(tmp_path), "--only", *NANO, "lowering=matmul/taps", "--quiet"]) == 4
+    assert main(["--matrix", str(tmp_path), "--only", *NANO, "lowering=matmul/taps", "--quiet"]) == code
+    only = ["model=dmf_nano", "format=onnx", "lowering=matmul/taps", "machine=cortex-a53"]
+    found = run(tmp_path, only)
+    (result,) = (each for each in found.results if each.cell == replace(TAPS, machine="cortex-a53"))
+    assert (result.status, result.reason) == ("not run", f"{status} on host: it did not come to this machine")
+    assert main(["--matrix", str(tmp_path), "--only", *only, "--quiet"]) == 4
+
+
+def test_what_broke_is_tried_again_and_what_failed_is_not(tmp_path, monkeypatch):
+    asked = []
+    for error in (ConverterError("no space"), ParityError("off"), ParityError("never asked")):
+
+        def refuse(plan, *_, error=error):
+            asked.append(str(error))
+            raise error
+
+        monkeypatch.setattr(matrix, "write_package", refuse)
+        run(tmp_path, [*NANO, "lowering=matmul/taps"])
+    assert asked == ["no space", "off"]
 
 
 def test_a_file_that_is_not_a_matrix(tmp_path):
