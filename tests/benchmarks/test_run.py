@@ -74,8 +74,8 @@ class Named:
     def __init__(self, model, folder, progress):
         self._model = model
 
-    def get(self, format, converter=None, lowering="default", batch=1):
-        return " ".join(filter(None, (self._model, format, converter, lowering, f"batch {batch}")))
+    def get(self, format, converter=None, lowering=None, batch=1):
+        return " ".join(filter(None, (self._model, format, converter, lowering or "default", f"batch {batch}")))
 
 
 def test_what_is_measured(tmp_path, monkeypatch):
@@ -87,6 +87,7 @@ def test_what_is_measured(tmp_path, monkeypatch):
     assert all(twin.endswith("twin/twin batch 1") for _, twin, _ in pairs["lowerings.json"])
     pairs = pairs["latency.json"]
     assert ("xxs tflite default batch 1", "xxs tflite conv/conv batch 1", 1) in pairs
+    assert ("xxs onnx matmul/conv batch 1", "xxs onnx conv/conv batch 1", 1) in pairs
     assert ("xxs tflite onnx2tf default batch 1", "xxs tflite default batch 1", 1) in pairs
     for model in ("xxs", "s"):
         for peer in PEERS:

@@ -48,7 +48,7 @@ def test_what_make_export_does(tmp_path, request):
     (line,) = [line for line in done.stdout.splitlines() if "dmf-verify" in line and "unchecked" not in line]
     verified = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=600)  # as copied
     assert verified.returncode == 0, verified.stderr
-    assert verified.stdout.count("proven on 5 inputs") == 3
+    assert verified.stdout.count("proven on 6 inputs") == 3
     paths = [str(out / name) for name in names]
     benched = run("dmf-bench", paths[1], "--against", paths[2], "--repeats", "20", "--json", "-")
     assert benched.returncode == 0, benched.stderr
