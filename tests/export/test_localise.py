@@ -12,6 +12,7 @@ import torch
 
 import dmf
 import export.verify.cli
+from export.convert import Converter
 from export.lowering import Lowering, lower
 from export.pipeline import lowered, prepare, write_package
 from export.plan import make_plan
@@ -22,7 +23,7 @@ from export.verify.error_plot import draw
 from export.verify.inputs import normalize
 from export.verify.localise import localise
 from export.verify.taps import match
-from runtime.errors import UsageError
+from runtime.errors import ParityError, UsageError
 from runtime.golden import Golden, Taps, read_golden, write_golden
 from runtime.manifest import Package, hash_files, write_manifest
 from runtime.sketch import SUMS, sketch
@@ -339,3 +340,20 @@ def test_what_is_drawn_without_an_error(packages, tmp_path):
     exact = replace(found, modules=tuple(replace(each, of_budget=0.0) for each in found.modules))
     draw({"exact": exact}, tmp_path / "exact.png")
     assert (tmp_path / "exact.png").stat().st_size > 1000
+
+
+def test_a_rejected_artifact_says_where_it_goes_wrong(prepared, tmp_path, monkeypatch):
+    """A converter that swaps two channels of one layer; the report that is kept says so, too."""
+    plan = make_plan(prepared.model, "onnx")
+    write = plan.converter.load()
+
+    def swap(graph, *rest):
+        weight = graph.blocks[2].ffn.expand.weight
+        weight[[0, 1]] = weight[[1, 0]]
+        write(graph, *rest)
+
+    monkeypatch.setattr(Converter, "load", lambda _: swap)
+    with pytest.raises(ParityError, match=r"; the first module whose output is not in it: blocks\.2\.ffn\.pw_conv1;"):
+        write_package(plan, prepared, tmp_path, overwrite=False)
+    report = (tmp_path / "rejected" / plan.name / "report.txt").read_text()
+    assert "the first module whose output is not in it: blocks.2.ffn.pw_conv1\n" in report
