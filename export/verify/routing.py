@@ -4,6 +4,7 @@ An artifact whose weight generation is wrong for some routing can be right on pi
 photographs are. So what it is proven on has to reach both ends of every routing weight, or as near as can be found.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,12 @@ from dmf.seeded import pictures
 from runtime.preprocess import MEAN, STD
 
 CANDIDATES, CLIMB = 32, 8  # random pictures, and steps up from each one that is taken
+SETTLED = 2e-4  # of the largest logit
 FIRST_STEP = 32.0  # grey levels; from 64 on pictures are found on which seeded networks leave the range of fp16
+
+
+Climbed = tuple[Tensor, Tensor]
+"""A picture (1, 3, H, W) of 0..255, and its routing weights (1, L, K)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +64,8 @@ def search(model: DMF, given: NDArray[np.uint8], count: int, seed: int) -> NDArr
     """`count` pictures (count, H, W, 3) that together with the given ones widen the ranges of the routing weights.
 
     One after the other: of `CANDIDATES` random pictures the one that adds most to the mean range, then moved along the
-    sign of the gradient of what it adds. A step that doesn't help is taken back and halved; below 1 it ends.
+    sign of the gradient of what it adds. A step that doesn't help is taken back and halved; below 1 it ends. Of the
+    way there the last picture is taken whose logits float32 can tell.
     """
     size = model.config.image_size
     random = pictures(CANDIDATES, size, torch.Generator().manual_seed(seed))
@@ -70,20 +77,27 @@ def search(model: DMF, given: NDArray[np.uint8], count: int, seed: int) -> NDArr
         """(N, L, K) -> by how much each picture widens the ranges, (N)"""
         return ((weights - largest).relu() + (least - weights).relu()).sum((1, 2))
 
+    oracle = copy.deepcopy(model).double()
     found: list[Tensor] = []
+    unsettled: list[Tensor] = []
     taken = torch.zeros(CANDIDATES)
-    for _ in range(count):
+    while len(found) < count and taken.isfinite().any():
         first = int((added(of_candidates) - taken).argmax())
         taken[first] = torch.inf
-        picture, weights = _climb(model, candidates[[first]], of_candidates[[first]], added)
+        trail = _climb(model, candidates[[first]], of_candidates[[first]], added)
+        settled = [each for each in trail if is_settled(model, oracle, each[0])]
+        if not settled:
+            unsettled.append(trail[0][0])
+            continue
+        picture, weights = settled[-1]
         least, largest = torch.minimum(least, weights[0]), torch.maximum(largest, weights[0])
         found.append(picture)
-    return torch.cat(found).permute(0, 2, 3, 1).byte().numpy()
+    return torch.cat([*found, *unsettled][:count]).permute(0, 2, 3, 1).byte().numpy()
 
 
-def _climb(model: DMF, picture: Tensor, weights: Tensor, added: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """A picture (1, 3, H, W) that adds more, and its routing weights (1, L, K)"""
-    step = FIRST_STEP
+def _climb(model: DMF, picture: Tensor, weights: Tensor, added: Callable[[Tensor], Tensor]) -> list[Climbed]:
+    """From a picture to one that adds more, every step of the way."""
+    step, trail = FIRST_STEP, [(picture, weights)]
     for _ in range(CLIMB):
         with torch.enable_grad():
             pixels = picture.clone().requires_grad_()
@@ -93,9 +107,20 @@ def _climb(model: DMF, picture: Tensor, weights: Tensor, added: Callable[[Tensor
             routed = routing_weights(model, moved)
             if added(routed) > added(weights):
                 picture, weights = moved, routed
+                trail.append((picture, weights))
                 break
             step /= 2
-    return picture, weights
+    return trail
+
+
+def is_settled(model: DMF, oracle: DMF, pixels: Tensor) -> bool:
+    """Whether float32 suffices to tell the logits of a picture (1, 3, H, W): where it doesn't, any budget is idle.
+
+    `oracle` is the model in float64.
+    """
+    pixels = pixels.contiguous(memory_format=torch.channels_last)  # as the reference has it: it rounds in its own way
+    exact = oracle(standardized(pixels.double()))
+    return bool((model(standardized(pixels)) - exact).abs().max() <= SETTLED * exact.abs().max())
 
 
 def _routed(model: DMF, pixels: Tensor) -> Tensor:
