@@ -9,6 +9,7 @@ from dmf.dynamic_conv import KernelAttention
 from dmf.seeded import pictures
 from export.verify import routing
 from export.verify.inputs import PHOTOGRAPHS, SEARCHED, normalize, photograph, verification_inputs
+from export.verify.reference import compute_reference
 from export.verify.routing import coverage, search
 from runtime.preprocess import MEAN, STD
 
@@ -124,3 +125,13 @@ def test_normalize_is_its_formula():
     assert np.abs(normalize(images, torch.float64).numpy() - expected).max() < 1e-15 * 10
     assert np.abs(normalize(images).numpy() - expected).max() < 1e-6
     assert np.abs(normalize(images[..., ::-1]).numpy() - expected).max() > 0.1  # BGR
+
+
+def test_a_picture_that_float32_can_not_tell_is_not_taken(nano, inputs, monkeypatch):
+    """Nor is one off by more in the reference; and where none is settled, none is climbed."""
+    reference = compute_reference(nano, inputs)
+    assert (reference.yardsticks <= routing.SETTLED * np.abs(reference.logits).max(1)).all()
+    monkeypatch.setattr(routing, "is_settled", lambda *_: False)
+    unclimbed = verification_inputs(nano).images
+    assert unclimbed.shape == inputs.images.shape
+    assert coverage(nano, unclimbed).mean_range < coverage(nano, inputs.images).mean_range / 1.3
