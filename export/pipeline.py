@@ -29,14 +29,13 @@ from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict
 from export.verify.range_audit import audit, refuse, text
 from export.verify.reference import Reference, compute_reference, without_bank
 from export.verify.taps import find_taps
-from runtime.commandline import Progress
+from runtime.commandline import SILENT, Progress
 from runtime.errors import CommandError, ConverterError, ParityError, RunnerError
 from runtime.golden import Golden, Taps, write_golden
 from runtime.manifest import GOLDEN_NAME, InputSpec, Package, write_manifest
 from runtime.preprocess import MEAN, STD
 
 FOLD_TOLERANCE = 1e-10  # relative, in float64: folds are exact
-SILENT = Progress(quiet=True)
 
 
 @dataclass(frozen=True, eq=False)

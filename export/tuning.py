@@ -28,12 +28,11 @@ from export.provenance import tools
 from export.static import Block, DynamicConv, LaidOut
 from runtime.arm64.runner import Workload
 from runtime.cache import cache_folder
-from runtime.commandline import Progress
+from runtime.commandline import SILENT, Progress
 from runtime.errors import CommandError, ConverterError
 from runtime.manifest import Choice, Measured
 
 CACHE_NAME = "lowerings.json"
-SILENT = Progress(quiet=True)
 
 Figures = dict[str, float]
 """Lowering -> milliseconds or instructions."""

@@ -123,3 +123,6 @@ class Progress:
             if not self._quiet:
                 seconds = time.perf_counter() - start
                 print(f"{name}: {end}{seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+SILENT = Progress(quiet=True)

@@ -35,7 +35,7 @@ from export.verify.parity import TOLERANCES
 from runtime import documents
 from runtime.arm64.runner import FORMATS as EMULATED_FORMATS
 from runtime.arm64.setup import CPUS
-from runtime.commandline import Progress, nearest
+from runtime.commandline import SILENT, Progress, nearest
 from runtime.errors import CommandError, ParityError, UsageError
 from runtime.manifest import Package, Parity
 
@@ -43,7 +43,6 @@ SCHEMA = "matrix-v1"
 JSON_NAME, PAGE_NAME = "matrix.json", "matrix.html"
 HOST = "host"
 ROOT = Path(__file__).parents[2]
-SILENT = Progress(quiet=True)
 
 Status = Literal["proven", "failed", "broken", "impossible", "not run"]
 
