@@ -10,7 +10,7 @@ from torch import nn
 from export.layout import Layout
 from export.lowering.bank import Bank
 from export.lowering.conv import Conv
-from export.lowering.generated import Pieces
+from export.lowering.generated import GeneratedConv, Pieces
 from export.lowering.matmul import Matmul
 from export.lowering.taps import Taps
 from export.lowering.twin import Twin
@@ -69,11 +69,14 @@ NAMES = [f"{p}/{d}" for p in POINTWISE for d in DEPTHWISE if (p == "twin") == (d
 Graph = TypeVar("Graph", bound=nn.Module)
 
 
-def lower(graph: Graph, lowering: Lowering, layout: Layout = LAYOUT, input_layout: Layout = LAYOUT) -> Graph:
+def lower(
+    graph: Graph, lowering: Lowering, layout: Layout = LAYOUT, input_layout: Layout = LAYOUT, equalize: bool = False
+) -> Graph:
     """A new module whose dynamic convolutions have the given forms and whose feature maps have the given layout.
 
     A convolution that is neither pointwise nor depthwise keeps the `conv` form, or is a twin: no other one is known.
     Of a user's network only the dynamic convolutions get the layout; what it takes and gives stays (B, C, H, W).
+    `equalize` is for weights that will be stored in few bits.
     """
     lowered = copy.deepcopy(graph)
     for module in lowered.modules():
@@ -83,6 +86,9 @@ def lower(graph: Graph, lowering: Lowering, layout: Layout = LAYOUT, input_layou
         if isinstance(module, DynamicConv):
             parent, _, child = name.rpartition(".")
             setattr(lowered.get_submodule(parent), child, lower_conv(module, lowering.of(name), layout))
+    for module in lowered.modules() if equalize else ():
+        if isinstance(module, GeneratedConv):
+            module.equalize()
     if isinstance(lowered, StaticDMF):
         lowered.input_layout = input_layout
     return lowered.eval()

@@ -1,10 +1,14 @@
 """What the lowerings share: routing weights become kernels by linear layers, whose bias is the agnostic kernel.
 
+A bias is not stored in few bits, and a scale per output would be as large as the weights that it is for: below fp32
+these layers are `Equalized`.
+
 A grouped convolution is a set of smaller ones, on pieces of the feature map (the channels of some groups). Layouts that
 can't slice channels cheaply keep the pieces apart from one dynamic convolution to the next.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.layout import Layout
@@ -37,6 +41,36 @@ class Pieces(LaidOut):
         raise NotImplementedError
 
 
+class Equalized(nn.Module):
+    """Routing weights -> kernels (B, n), with all constants in one matrix that one scale is enough for.
+
+    The agnostic kernel is the last column, for a routing weight of 1. Factors per output channel and per column take
+    the ranges out, and are multiplied in float: a scale per channel and kernel of the bank, at the price of a few.
+    """
+
+    columns: Tensor
+    rows: Tensor
+
+    def __init__(self, layer: nn.Linear, channels: Tensor) -> None:
+        """`layer` K -> n with a bias; `channels` (n) says which output channel each weight is of."""
+        super().__init__()
+        matrix = torch.cat([layer.weight, layer.bias[:, None]], 1)
+        rows = matrix.new_zeros(int(channels.max()) + 1).scatter_reduce(0, channels, matrix.abs().amax(1), "amax")
+        rows = torch.where(rows > 0, rows, 1)
+        matrix = matrix / rows[channels, None]
+        columns = matrix.abs().amax(0)
+        columns = torch.where(columns > 0, columns, 1)
+        self.linear = linear(matrix / columns)
+        again = (channels[1:] == channels[0]).nonzero()
+        run = int(again[0]) + 1 if len(again) else len(channels)  # of channels, until the first one comes again
+        self.register_buffer("columns", columns)
+        self.register_buffer("rows", rows.view(-1, 1, run))
+
+    def forward(self, weights: Tensor) -> Tensor:
+        kernels = self.linear(F.pad(weights, (0, 1), value=1.0) * self.columns)
+        return (kernels.unflatten(1, (len(self.rows), -1, self.rows.shape[2])) * self.rows).flatten(1)
+
+
 class GeneratedConv(Pieces):
     """Per piece one linear layer K -> kernels, in the order in which they are consumed."""
 
@@ -52,6 +86,13 @@ class GeneratedConv(Pieces):
         taps = torch.arange(self.shape[2:].numel()).unflatten(0, self.shape[2:])
         _, counts = self.order(taps.expand(self.shape)).unique_consecutive(return_counts=True)
         self.run = int(counts[0])  # so many weights of the same tap lie together
+
+    def equalize(self) -> None:
+        """Make the weights that generate kernels fit for few bits."""
+        channels = self.order(torch.arange(self.shape[0]).view(-1, 1, 1, 1).expand(self.shape))
+        self.generate = nn.ModuleList(
+            Equalized(layer, channels) for layer in self.generate if isinstance(layer, nn.Linear)
+        )
 
     def convolve(self, index: int, x: Tensor, attention: Attention) -> Tensor:
         kernels = self.generate[index](attention.kernels)
