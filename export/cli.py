@@ -8,7 +8,7 @@ import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from export import convert, lowering, target
 from export.delegates.forecast import Forecast, forecast, outcome, static_graph, with_alternatives
 from export.destination import check_destination
 from export.package import LABELS_NAME
-from export.pipeline import prepare, write_package
+from export.pipeline import Prepared, prepare, sensitivities, write_package
 from export.plan import Plan, make_plan
+from export.precision import PRECISIONS
 from export.provenance import Origin
+from export.quantize import sensitivity
+from export.quantize.budget import Budget
 from export.tuning import tuned
-from export.verify.parity import TOLERANCES
 from runtime import commandline
 from runtime.errors import UsageError
 from runtime.manifest import Package
@@ -83,14 +85,35 @@ def build_parser() -> commandline.ArgumentParser:
     )
     tflite = [name for name, c in convert.CONVERTERS.items() if c.format == "tflite"]
     add("--tflite-converter", choices=tflite, default=convert.FORMATS["tflite"], help="default: %(default)s")
-    add("--precision", choices=list(TOLERANCES), default="fp32", help="fp16: Core ML only (default: fp32)")
+    add(
+        "--precision",
+        choices=list(PRECISIONS),
+        help="of weights: fp32, fp16 or int8 (w8); w8a8: of activations, too (default: fp32)",
+    )
     add(
         "--keep-fp32",
         action="append",
         default=[],
         metavar="MODULE",
-        help="with fp16: compute this module in float32, by its PyTorch name; may be repeated",
+        help="leave this module in float32, by its PyTorch name; may be repeated",
     )
+    add(
+        "--calibration",
+        metavar="DIR",
+        help="with w8a8: pictures that show the ranges of activations, 100 or more (default: dmf_nano's digits)",
+    )
+    add(
+        "--sensitivity",
+        action="store_true",
+        help="instead of an export: which modules suffer most from the precision (default: w8), as a table and a plot",
+    )
+    add(
+        "--budget-mb",
+        type=commandline.positive,
+        metavar="MB",
+        help="w8, fp16 or fp32 for each module: at most so large",
+    )
+    add("--budget-db", type=commandline.positive, metavar="DB", help="the same: as small as can be with so much PSNR")
     add("--batch", type=commandline.whole_number(1), default=1, metavar="N", help="images per inference (default: 1)")
     add("--dynamic-batch", action="store_true", help="ONNX: any number of images per inference")
     add("--input-layout", choices=["NCHW", "NHWC"], help="default: NHWC for TFLite, else NCHW")
@@ -123,14 +146,18 @@ def _export(argv: Sequence[str] | None) -> int:
         raise UsageError(f"--format is required; choose from {', '.join([*convert.FORMATS, 'all'])}")
     if arguments.format == "all" and (arguments.target or arguments.lowering):
         raise UsageError("--target and --lowering are for one format; give it instead of --format all")
+    if arguments.sensitivity and arguments.format == "all":
+        raise UsageError("--sensitivity is of one format's graph; give it instead of --format all")
+    if arguments.sensitivity and arguments.precision is None:
+        arguments.precision = "w8"
     if arguments.dynamic_batch and arguments.batch != 1:
         raise UsageError(f"--dynamic-batch takes any number of images, --batch {arguments.batch} only that; give one")
-    if arguments.format == "all" and arguments.precision != "fp32":
-        raise UsageError(f"--precision {arguments.precision} is not for every format; give --format coreml")
+    if arguments.budget_mb is not None and arguments.budget_db is not None:
+        raise UsageError("--budget-mb and --budget-db are two ways to say it; give one")
     progress, out = commandline.Progress(quiet=arguments.quiet), Path(arguments.out)
     model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, arguments.image_size)
     plans = plan_formats(model, origin, arguments)
-    for plan in () if arguments.dry_run else plans:
+    for plan in () if arguments.dry_run or arguments.sensitivity else plans:
         check_destination(out, plan.name, arguments.overwrite)
     if arguments.checkpoint is None and not arguments.quiet:
         weights = origin.path or f"seeded random weights (seed {origin.seed})"
@@ -140,6 +167,8 @@ def _export(argv: Sequence[str] | None) -> int:
     if arguments.dry_run:
         return dry_run(plans, model, out, arguments.json, progress)
     prepared = prepare(model, origin, progress)
+    if arguments.sensitivity:
+        return print_sensitivity(plans[0], prepared, out, arguments.json, progress)
     plans = [tuned(plan, prepared.graph, model.config.image_size, progress) for plan in plans]
     packages = [write_package(plan, prepared, out, arguments.overwrite, progress) for plan in plans]
     latencies = measure_here(packages, progress)
@@ -151,6 +180,7 @@ def _export(argv: Sequence[str] | None) -> int:
             expected = forecast(plan, prepared.graph, model.config.image_size)
             if (found := outcome(expected, package.artifact)) is not None:
                 print(f"{plan.name}: {found.describe(expected.delegate)}")
+        print_left(packages)
         print_next(packages)
     return 0
 
@@ -166,6 +196,22 @@ def dry_run(plans: Sequence[Plan], model: dmf.DMF, out: Path, as_json: bool, pro
         return 0
     for each in forecasts:
         print_forecast(each, out)
+    return 0
+
+
+def print_sensitivity(plan: Plan, prepared: Prepared, out: Path, as_json: bool, progress: commandline.Progress) -> int:
+    """Rank the modules by what fewer bits for their weights do to the logits; the plot goes to `out`."""
+    if plan.precision == "fp32":
+        raise UsageError("--sensitivity is to fewer bits; give --precision fp16 or w8")
+    damages = sensitivities(plan, prepared, plan.precision, progress)
+    out.mkdir(parents=True, exist_ok=True)
+    picture = out / f"{plan.name}-sensitivity.png"
+    sensitivity.draw(damages, f"{plan.variant}: weights in {plan.precision}, one module at a time", picture)
+    if as_json:
+        print(json.dumps([asdict(damage) | {"psnr_db": damage.psnr_db} for damage in damages], indent=2))
+    else:
+        print(sensitivity.table(damages))
+        print(f"plot: {picture}")
     return 0
 
 
@@ -236,6 +282,8 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
             threads=arguments.threads,
             precision=arguments.precision,
             keep_fp32=tuple(arguments.keep_fp32),
+            calibration=arguments.calibration,
+            budget=budget_of(arguments),
             batch=-1 if arguments.dynamic_batch and (everywhere or format == "onnx") else arguments.batch,
             input_layout=arguments.input_layout,
             image_input=arguments.image_input and (everywhere or format == "coreml"),
@@ -243,6 +291,12 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
         )
         for format in formats
     ]
+
+
+def budget_of(arguments: Namespace) -> Budget | None:
+    if arguments.budget_mb is None and arguments.budget_db is None:
+        return None
+    return Budget(arguments.budget_mb, arguments.budget_db)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -298,6 +352,14 @@ def as_json(package: Package, report: LatencyReport | None) -> dict[str, object]
     }
 
 
+def print_left(packages: Sequence[Package]) -> None:
+    """The modules that differ from the precision that was asked for, and why."""
+    for manifest in (package.manifest for package in packages):
+        for each in () if manifest.quantization is None else manifest.quantization.stored:
+            names = ", ".join(each.modules[:3]) + (", ..." if len(each.modules) > 3 else "")
+            print(f"{manifest.name}: {len(each.modules)} modules in {each.precision} ({names}): {each.reason}")
+
+
 def print_next(packages: Sequence[Package]) -> None:
     """What to run next, ready to copy."""
     for package in packages:
@@ -340,7 +402,7 @@ def print_list() -> None:
     for table in (models, formats, targets):
         console.print(table)
     console.print(f"lowerings: {', '.join(lowering.NAMES)}")
-    console.print(f"precisions: {', '.join(TOLERANCES)} (fp16: coreml)")
+    console.print(f"precisions: {', '.join(PRECISIONS)}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from export.pipeline import FOLD_TOLERANCE
 from export.reparameterize import reparameterize
 from export.target import DEFAULT_TARGETS, TARGETS
 from export.verify.inputs import Inputs
-from export.verify.parity import Run, Verdict, verify
+from export.verify.parity import TOLERANCES, Run, Verdict, verify
 from export.verify.reference import Logits, Reference
 from runtime.commandline import nearest
 from runtime.errors import CommandError, ConverterError, ParityError, RunnerError, UsageError
@@ -155,7 +155,7 @@ def _prove(format: str, artifact: Path, reference: Reference, rejected: Path) ->
     """The verdict on an artifact that equals the model; another is kept in `rejected`. Raises as `convert_module`."""
     try:
         run, checked_by = _open(format, artifact)
-        verdict = verify(run, reference, "fp32", checked_by, batch=1)
+        verdict = verify(run, reference, TOLERANCES["fp32"], checked_by, batch=1)
         if verdict.failures:
             raise ParityError("; ".join(verdict.failures))
         return verdict

@@ -1,20 +1,35 @@
 """What a package says of itself: the manifest."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from dmf import DMF
 from export import provenance
 from export.convert.coreml import LABEL, PROBABILITIES
 from export.plan import Plan
+from export.precision import Precision
 from export.provenance import Origin
+from export.quantize.weights import Left
 from export.verify.parity import Verdict
-from runtime.manifest import InputSpec, Lowering, Manifest, Model, OutputSpec, hash_files
+from runtime.manifest import (
+    Calibration,
+    InputSpec,
+    Lowering,
+    Manifest,
+    Model,
+    OutputSpec,
+    Quantization,
+    Stored,
+    hash_files,
+)
 
 LABELS_NAME = "labels.txt"
 
 
-def make_manifest(plan: Plan, model: DMF, origin: Origin, spec: InputSpec, verdict: Verdict, folder: Path) -> Manifest:
+def make_manifest(
+    plan: Plan, model: DMF, origin: Origin, spec: InputSpec, verdict: Verdict, left: Sequence[Left], folder: Path
+) -> Manifest:
     config = model.config
     outputs = [OutputSpec("logits", (plan.batch, config.num_classes), "float16" if is_half(plan) else "float32")]
     if plan.is_classifier:
@@ -27,8 +42,9 @@ def make_manifest(plan: Plan, model: DMF, origin: Origin, spec: InputSpec, verdi
         converter=plan.converter.name,
         target=plan.target.name,
         lowering=Lowering(plan.lowering.pointwise, plan.lowering.depthwise, plan.lowering.reason, plan.measured),
-        precision="fp16" if plan.precision == "fp16" else "fp32",
+        precision=plan.precision,
         keep_fp32=plan.keep_fp32,
+        quantization=quantization(plan, left),
         model=Model(plan.variant, sum(p.numel() for p in model.parameters()), config.to_dict()),
         checkpoint=provenance.checkpoint(model, origin),
         source=provenance.source(),
@@ -44,7 +60,26 @@ def make_manifest(plan: Plan, model: DMF, origin: Origin, spec: InputSpec, verdi
 
 def is_half(plan: Plan) -> bool:
     """Whether logits come out in fp16: a Core ML classifier's do, because they are tapped inside the program."""
-    return plan.is_classifier and plan.precision == "fp16"
+    return plan.is_classifier and plan.in_half
+
+
+def quantization(plan: Plan, left: Sequence[Left]) -> Quantization | None:
+    """How the weights became smaller, and which modules differ from the plan's precision, by precision and reason."""
+    if plan.precision == "fp32":
+        return None
+    stored: dict[tuple[Precision, str], list[str]] = {}
+    for module in plan.keep_fp32:
+        stored.setdefault(("fp32", "asked for by --keep-fp32"), []).append(module)
+    for module, precision in plan.assigned.items():
+        stored.setdefault((precision, f"chosen within {plan.budget}"), []).append(module)
+    for each in left:
+        stored.setdefault((each.precision, each.reason), []).append(each.module)
+    pictures = plan.calibration
+    return Quantization(
+        budget=None if plan.budget is None else str(plan.budget),
+        calibration=None if pictures is None else Calibration(pictures.source, len(pictures.images), pictures.sha256),
+        stored=tuple(Stored(*key, tuple(dict.fromkeys(modules))) for key, modules in stored.items()),
+    )
 
 
 def unchecked(plan: Plan) -> tuple[str, ...]:

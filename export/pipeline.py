@@ -1,14 +1,17 @@
-"""The way of the data: model -> static graph -> lowered graph -> artifact -> proof -> package."""
+"""The way of the data: model -> static graph -> lowered graph -> artifact, quantised or not -> proof -> package."""
 
 import copy
 import os
 import traceback
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dmf import DMF
 from export.captured import captured, interruptible
@@ -18,23 +21,32 @@ from export.layout import NCHW, NHWC, Layout
 from export.lowering import lower
 from export.package import LABELS_NAME, make_manifest
 from export.plan import Plan, input_spec, make_plan
+from export.precision import Precision
 from export.provenance import Origin, weights_sha256
+from export.quantize import quantizer
+from export.quantize.calibration import Calibration
+from export.quantize.fitting import CHOICES, fit
+from export.quantize.rounding import rounded
+from export.quantize.sensitivity import Damage, sensitivity
+from export.quantize.weights import Left, Weights
 from export.reparameterize import reparameterize
 from export.scopes import is_within
 from export.static import StaticDMF
 from export.tuning import tuned
 from export.verify.artifact import verify_artifact
-from export.verify.inputs import normalize, verification_inputs
+from export.verify.inputs import Inputs, normalize, verification_inputs
 from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict
 from export.verify.range_audit import audit, refuse, text
 from export.verify.reference import Reference, compute_reference, without_bank
+from export.verify.stored import in_precision
 from export.verify.taps import find_taps
 from runtime.commandline import SILENT, Progress
 from runtime.errors import CommandError, ConverterError, ParityError, RunnerError
 from runtime.golden import Golden, Taps, write_golden
 from runtime.manifest import GOLDEN_NAME, InputSpec, Package, write_manifest
-from runtime.preprocess import MEAN, STD
+from runtime.preprocess import MEAN, STD, to_input
 
+FEW = 8  # pictures that sensitivities are measured on
 FOLD_TOLERANCE = 1e-10  # relative, in float64: folds are exact
 
 
@@ -101,25 +113,30 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
     reference = prepared.twin_reference if plan.lowering.is_twin else prepared.reference
     spec = input_spec(plan, prepared.model.config.image_size)
     destination, rejected = out / plan.name, out / "rejected" / plan.name
-    needed = sum(p.numel() for p in prepared.model.parameters()) * (2 if plan.precision == "fp16" else 4)
+    needed = sum(p.numel() for p in prepared.model.parameters()) * 4
     with workspace(out, plan.name, needed) as work:
         artifact, log = work / "package" / plan.converter.artifact, work / "log" / "converter.log"
         artifact.parent.mkdir()
         log.parent.mkdir()
-        if plan.precision == "fp16":
+        if plan.in_half:
             with progress.stage(f"{plan.name}: range of every module"):
                 doubtful = check_range(plan, prepared, reference, log.parent, rejected)
             if doubtful:
                 progress.say(f"{plan.name}: a device that adds up in fp16 may overflow in {', '.join(doubtful)}")
         with progress.stage(f"{plan.name}: convert by {plan.converter.name}"):
             convert(plan, prepared, spec, artifact, log, rejected)
+        left: list[Left] = []
+        if plan.is_quantized:
+            with progress.stage(f"{plan.name}: quantise"):
+                plan, left = quantize(plan, prepared, spec, artifact, log, rejected, progress)
         with progress.stage(f"{plan.name}: verify"):
+            reference = yardsticks(plan, prepared, reference)
             verdict = prove(plan, prepared, spec, artifact, reference, rejected)
         with progress.stage(f"{plan.name}: golden vectors"):
             write_golden(artifact.parent / GOLDEN_NAME, golden_vectors(plan, prepared, spec, artifact, verdict))
         if plan.labels is not None:
             (artifact.parent / LABELS_NAME).write_text("".join(f"{label}\n" for label in plan.labels), encoding="utf-8")
-        manifest = make_manifest(plan, prepared.model, prepared.origin, spec, verdict, artifact.parent)
+        manifest = make_manifest(plan, prepared.model, prepared.origin, spec, verdict, left, artifact.parent)
         write_manifest(artifact.parent, manifest)
         put_in_place(artifact.parent, destination, work / "replaced", overwrite)
     return Package(destination, manifest)
@@ -128,7 +145,8 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
 def lowered(plan: Plan, prepared: Prepared) -> StaticDMF:
     """What is converted."""
     layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
-    return lower(prepared.graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
+    layout, input_layout = plan.converter.layout, layouts[plan.input_layout]
+    return lower(prepared.graph, plan.lowering, layout, input_layout, equalize=plan.is_quantized)
 
 
 def check_range(plan: Plan, prepared: Prepared, reference: Reference, work: Path, rejected: Path) -> list[str]:
@@ -163,29 +181,97 @@ def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log
             "weights_sha256": weights_sha256(prepared.model),
         },
         dynamic_batch=plan.batch == -1,
-        precision=plan.precision,
+        in_half=plan.in_half,
         keep_fp32=plan.keep_fp32,
         mean=MEAN if plan.image_input else None,
         std=STD if plan.image_input else None,
         labels=plan.labels if plan.is_classifier else None,
     )
-    try:
-        with captured(log), interruptible():
-            plan.converter.load()(graph, example, artifact, options)
+    with tool(plan.converter.name, log, rejected):
+        plan.converter.load()(graph, example, artifact, options)
         if not artifact.exists():
             raise RuntimeError(f"it wrote no {artifact.name}")
+
+
+@contextmanager
+def tool(name: str, log: Path, rejected: Path) -> Iterator[None]:
+    """Run a tool with its output in the log. `ConverterError` names the log, kept in `rejected`, of one that failed."""
+    try:
+        with captured(log), interruptible():
+            yield
     except (CommandError, MemoryError):
         raise
     except Exception as error:
-        if full := disk_full(error):  # the disk, not the converter
+        if full := disk_full(error):  # the disk, not the tool
             raise full from error
         with log.open("a", encoding="utf-8") as file:
             file.write("\n" + "".join(traceback.format_exception(error)))
         keep_rejected(log.parent, rejected)
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise ConverterError(
-            f"{plan.converter.name} failed: {type(error).__name__}: {reason}; its log is {rejected / log.name}"
+            f"{name} failed: {type(error).__name__}: {reason}; its log is {rejected / log.name}"
         ) from error
+
+
+def quantize(
+    plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, rejected: Path, progress: Progress
+) -> tuple[Plan, list[Left]]:
+    """Rewrite the artifact in the plan's precision; the plan, with what a budget chose, and what could not be had.
+
+    Raises as `convert` does, and `UsageError` for a budget that can't be held.
+    """
+    graph = lowered(plan, prepared)
+    inputs = calibration_inputs(plan.calibration, spec) if plan.calibration and plan.precision == "w8a8" else None
+    left: list[Left] = []
+
+    def rewrite(plan: Plan) -> None:
+        weights = Weights(graph, plan.precision, plan.exceptions)
+        with tool(f"the quantiser for {plan.converter.format}", log, rejected):
+            left[:] = quantizer(plan.converter.format)(artifact, weights, inputs)
+
+    if plan.budget is None:
+        rewrite(plan)
+        return plan, left
+    pictures = compute_reference(prepared.model, few_pictures(plan, prepared))
+    damages = {precision: sensitivities(plan, prepared, precision, progress) for precision in CHOICES}
+
+    def measured() -> float | None:
+        tolerance = plan.tolerance  # of no matter here
+        return verify_artifact(plan.converter.format, artifact, spec, pictures, tolerance).parity.outputs[0].psnr_db
+
+    assigned = fit(plan.budget, damages, artifact, lambda chosen: rewrite(replace(plan, assigned=chosen)), measured)
+    return replace(plan, assigned=assigned), left
+
+
+def sensitivities(plan: Plan, prepared: Prepared, precision: Precision, progress: Progress) -> list[Damage]:
+    """What each module's weights do to the logits of a few pictures in this precision, the worst first."""
+    graph = lower(prepared.graph, plan.lowering, plan.converter.layout, equalize=True)  # which takes (B, 3, H, W)
+    return sensitivity(graph, normalize(few_pictures(plan, prepared).images), precision, progress)
+
+
+def few_pictures(plan: Plan, prepared: Prepared) -> Inputs:
+    """Of the calibration where there is one: pictures of a proof are searched to be hard, and one can decide it all."""
+    if plan.calibration is None:
+        return prepared.reference.inputs
+    images = plan.calibration.images
+    few = images[np.linspace(0, len(images) - 1, min(FEW, len(images))).astype(int)]
+    return Inputs(few, tuple(f"calibration: {i + 1} of {len(few)}" for i in range(len(few))))
+
+
+def calibration_inputs(calibration: Calibration, spec: InputSpec) -> list[NDArray[np.float32]]:
+    """The pictures as the artifact takes them, in batches of its size."""
+    size = max(spec.shape[0], 1)
+    batches = [calibration.images[i : i + size] for i in range(0, len(calibration.images), size)]
+    return [to_input(np.resize(batch, (size, *batch.shape[1:])), spec) for batch in batches]
+
+
+def yardsticks(plan: Plan, prepared: Prepared, reference: Reference) -> Reference:
+    """The reference with what the plan's precision costs in the eager model."""
+    if plan.precision == "fp32":
+        return reference
+    model = without_bank(prepared.model) if plan.lowering.is_twin else prepared.model
+    pictures = plan.calibration.images if plan.calibration and plan.precision == "w8a8" else None
+    return in_precision(reference, model, plan.precision, plan.exceptions, pictures)
 
 
 def prove(
@@ -197,7 +283,7 @@ def prove(
     """
     oracle = TWIN_ORACLE if plan.lowering.is_twin else ORACLE
     try:
-        verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.precision, oracle)
+        verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.tolerance, oracle)
         if not verdict.failures:
             return verdict
         where = first_lost(plan, prepared, spec, artifact, verdict)
@@ -223,6 +309,8 @@ def taps(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdic
     """Where the artifact holds its modules' outputs. Raises as `find_taps` does."""
     names = {name for name, _ in prepared.model.named_modules()}
     graph, format, inputs = lowered(plan, prepared), plan.converter.format, prepared.reference.inputs
+    if plan.is_quantized:  # what its modules are to compute, they compute with the weights that it holds
+        graph = rounded(graph, Weights(graph, plan.precision, plan.exceptions))
     return find_taps(graph, names, format, artifact, spec, inputs, verdict.parity.tolerance)
 
 

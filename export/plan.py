@@ -1,20 +1,27 @@
 """Every choice of one export, made and checked before any work begins."""
 
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
 from dmf import DMF, VARIANTS
 from export.convert import CONVERTERS, FORMATS, Converter
 from export.lowering import AUTO, Lowering
+from export.precision import PRECISIONS, Exceptions, Precision
+from export.quantize.budget import Budget
+from export.quantize.calibration import Calibration, has_own_pictures, read_calibration
 from export.target import DEFAULT_TARGETS, TARGETS, Target
-from export.verify.parity import TOLERANCES
+from export.verify.parity import tolerance_of
 from runtime.commandline import nearest
 from runtime.errors import UsageError
-from runtime.manifest import InputSpec, Measured
+from runtime.manifest import InputSpec, Measured, Tolerance
 from runtime.meter import Meter
 from runtime.preprocess import MEAN, STD
+
+ONE_SCALE = "its GPU delegate has one scale for a layer's int8 weights, not one per channel; use fp16"
+REFUSED = {("litert-gpu", "w8"): ONE_SCALE, ("litert-gpu", "w8a8"): ONE_SCALE}  # format or target, precision
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,15 @@ class Plan:
     converter: Converter
     target: Target
     lowering: Lowering
-    precision: str
+    precision: Precision
     batch: int  # -1: any
     input_layout: str
     image_input: bool
     labels: tuple[str, ...] | None
-    keep_fp32: tuple[str, ...] = ()  # modules that are computed in float32 though the precision is fp16
+    keep_fp32: tuple[str, ...] = ()  # modules that are stored and computed in float32, whatever the precision
+    assigned: Exceptions = field(default_factory=dict)  # modules that a budget gives more bits than the precision
+    budget: Budget | None = None
+    calibration: Calibration | None = None  # of w8a8
     meter: Meter | None = None  # what will choose the lowering of each part; until then it is the target's
     measured: Measured | None = None
 
@@ -38,6 +48,26 @@ class Plan:
     def is_classifier(self) -> bool:
         """Core ML: it answers with a label and probabilities, too."""
         return self.image_input and self.labels is not None
+
+    @property
+    def exceptions(self) -> Exceptions:
+        """Modules in another precision than `precision`."""
+        return {**self.assigned, **dict.fromkeys(self.keep_fp32, "fp32")}
+
+    @property
+    def in_half(self) -> bool:
+        """Whether the target computes in fp16 as soon as weights may be stored in it."""
+        return self.precision != "fp32" and (self.converter.format == "coreml" or self.target.name == "litert-gpu")
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """Of the proof."""
+        return tolerance_of(self.precision, self.in_half)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether a float32 artifact is quantised after its conversion; coremltools itself converts to fp16."""
+        return self.precision != "fp32" and (self.converter.format, self.precision) != ("coreml", "fp16")
 
     @property
     def name(self) -> str:
@@ -53,7 +83,9 @@ class Plan:
             parts.append(str(self.lowering).replace("/", "_"))
         if self.precision != "fp32":
             parts.append(self.precision)
-        if self.keep_fp32:
+        if self.budget is not None:
+            parts.append(str(self.budget))
+        elif self.keep_fp32:
             parts.append("mixed")
         if self.batch != 1:
             parts.append("batch" if self.batch == -1 else f"batch{self.batch}")
@@ -71,16 +103,21 @@ def make_plan(
     converter: str | None = None,
     target: str | None = None,
     lowering: str | None = None,
-    precision: str = "fp32",
+    precision: str | None = None,
     batch: int = 1,
     input_layout: str | None = None,
     image_input: bool = False,
     labels: tuple[str, ...] | None = None,
     keep_fp32: tuple[str, ...] = (),
+    calibration: str | Path | None = None,
+    budget: Budget | None = None,
     on: str | None = None,
     threads: int | None = None,
 ) -> Plan:
-    """Fill in defaults and refuse what can't be done. `on` and `threads` are for the lowering `auto`.
+    """Fill in defaults and refuse what can't be done.
+
+    `calibration` is a folder of pictures for w8a8; a `budget` is held by w8, fp16 and fp32 for each module; `on` and
+    `threads` are for the lowering `auto`.
 
     Raises `UsageError`.
     """
@@ -107,11 +144,11 @@ def make_plan(
             f"{via.name} can't convert the lowering {form}; it takes "
             f"{'|'.join(via.pointwise)} / {'|'.join(via.depthwise)}"
         )
-    _one_of("precision", precision, tuple(TOLERANCES))
-    if precision != "fp32" and format != "coreml":
-        raise UsageError(f"precision {precision} exists for coreml only, not for {format}; use fp32")
-    if keep_fp32 and precision != "fp16":
-        raise UsageError(f"--keep-fp32 {keep_fp32[0]} is for precision fp16; in {precision} every module is float32")
+    stored_in = _precision(precision, budget, format, runs_on.name)
+    if keep_fp32 and stored_in == "fp32":
+        raise UsageError(f"--keep-fp32 {keep_fp32[0]} is for the other precisions; in fp32 every module is float32")
+    if calibration is not None and stored_in != "w8a8" and budget is None:
+        raise UsageError(f"--calibration {calibration} is for w8a8 or a budget; {stored_in} needs no pictures")
     modules = tuple(name for name, _ in model.named_modules() if name)
     for name in keep_fp32:
         if name not in modules:
@@ -138,14 +175,37 @@ def make_plan(
         converter=via,
         target=runs_on,
         lowering=form,
-        precision=precision,
+        precision=stored_in,
         batch=batch,
         input_layout=layout,
         image_input=image_input,
         labels=labels,
         keep_fp32=keep_fp32,
+        budget=budget,
+        calibration=_calibration(calibration, stored_in, budget, model),
         meter=meter,
     )
+
+
+def _precision(given: str | None, budget: Budget | None, format: str, target: str) -> Precision:
+    precision: Precision = _one_of("precision", given or ("fp32" if budget is None else "w8"), PRECISIONS)  # type: ignore[assignment]  # one of these
+    if budget is not None and precision != "w8":
+        raise UsageError(f"a budget chooses between w8, fp16 and fp32 for each module; leave out --precision {given}")
+    if budget is not None and format == "coreml":
+        raise UsageError("a budget is for onnx and tflite; Core ML computes all in fp16, so there is less to choose")
+    for where in (format, target):
+        if (reason := REFUSED.get((where, precision))) is not None:
+            raise UsageError(f"{where} can't run precision {precision}: {reason}")
+    return precision
+
+
+def _calibration(
+    folder: str | Path | None, precision: Precision, budget: Budget | None, model: DMF
+) -> Calibration | None:
+    """The pictures for w8a8; for a budget, too, if there are any."""
+    if precision == "w8a8" or folder is not None or (budget is not None and has_own_pictures(model.config)):
+        return read_calibration(None if folder is None else Path(folder), model.config)
+    return None
 
 
 def _meter(format: str, lowering: str | None, on: str | None, threads: int | None) -> Meter | None:

@@ -159,7 +159,7 @@ def compare(plan: Plan, part: Part, progress: Progress = SILENT) -> Figures:
             artifact, log = Path(folder, f"{i}-{plan.converter.artifact}"), Path(folder, f"{i}.log")
             try:
                 with captured(log), interruptible():
-                    write(lower(Alone(part), each, lay, lay), x, artifact, Options(log, precision=plan.precision))
+                    write(lower(Alone(part), each, lay, lay), x, artifact, Options(log, in_half=plan.in_half))
             except (CommandError, MemoryError):
                 raise
             except Exception as error:

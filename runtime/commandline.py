@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import errno
+import math
 import os
 import sys
 import time
@@ -35,6 +36,17 @@ def whole_number(minimum: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def positive(text: str) -> float:
+    """A parser for ``type=`` that takes finite numbers above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 class ArgumentParser(argparse.ArgumentParser):

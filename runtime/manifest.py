@@ -18,7 +18,7 @@ GOLDEN_NAME = "golden.safetensors"
 IGNORED_NAMES = (".DS_Store",)  # Finder leaves it in every folder it shows
 
 Format = Literal["onnx", "coreml", "tflite"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "w8", "w8a8"]
 Layout = Literal["NCHW", "NHWC"]
 Role = Literal["artifact", "golden", "labels"]
 
@@ -56,6 +56,37 @@ class Lowering:
     depthwise: str
     reason: str
     measured: Measured | None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Modules that are stored or computed in another precision than the artifact's, and why."""
+
+    precision: Precision
+    reason: str
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The pictures that the ranges of activations are from; the hash is of their pixels."""
+
+    source: str
+    images: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How weights became smaller.
+
+    ``budget`` is what bits were chosen for, as in 12mb or 40db, and ``calibration`` of int8 activations; both are None
+    where there is none.
+    """
+
+    budget: str | None
+    calibration: Calibration | None
+    stored: tuple[Stored, ...]
 
 
 @dataclass(frozen=True)
@@ -203,6 +234,7 @@ class Manifest:
     lowering: Lowering
     precision: Precision
     keep_fp32: tuple[str, ...]
+    quantization: Quantization | None
     model: Model
     checkpoint: Checkpoint
     source: Source

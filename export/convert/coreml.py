@@ -87,7 +87,7 @@ def _precision(program: torch.export.ExportedProgram, root: str, options: Option
     import coremltools as ct
     from coremltools.converters.mil.mil.scope import ScopeSource
 
-    if options.precision == "fp32":
+    if not options.in_half:
         return ct.precision.FLOAT32
     kept = dict.fromkeys(options.keep_fp32, 0)
     for node in program.graph.nodes:

@@ -10,8 +10,8 @@ class Options:
     log: Path  # where a converter that runs elsewhere writes what it prints
     metadata: Mapping[str, str] = field(default_factory=dict)
     dynamic_batch: bool = False  # ONNX
-    precision: str = "fp32"  # Core ML's compute precision: fp32 or fp16
-    keep_fp32: tuple[str, ...] = ()  # Core ML in fp16: modules of the model that are computed in float32, by name
+    in_half: bool = False  # Core ML: compute in fp16
+    keep_fp32: tuple[str, ...] = ()  # in fp16: modules of the model that are computed in float32, by name
     mean: tuple[float, float, float] | None = None  # Core ML: an image input, normalised in the graph with these
     std: tuple[float, float, float] | None = None
     labels: tuple[str, ...] | None = None  # Core ML: a classifier that also answers with a label

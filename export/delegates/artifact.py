@@ -57,6 +57,7 @@ def _tflite(path: Path) -> list[Op]:
         inputs, outputs = tuple(map(value, indices)), tuple(value(int(i)) for i in operator.outputs)
         scope = scope_of(graph.tensors[int(operator.outputs[0])].name.decode())
         groups = step = 1
+        int8 = graph.tensors[indices[0]].type == schema.TensorType.INT8
         if kind == "CONV_2D":
             groups = inputs[0].shape[3] // inputs[1].shape[3]
         if kind == "DEPTHWISE_CONV_2D":
@@ -66,7 +67,7 @@ def _tflite(path: Path) -> list[Op]:
 
             step = int(np.frombuffer(bytes(data(indices[3])), np.int32).max())
         dilation = getattr(options, "dilationHFactor", 1)
-        ops.append(Op(kind, scope, scope, inputs, outputs, groups=groups, dilation=dilation, step=step))
+        ops.append(Op(kind, scope, scope, inputs, outputs, groups=groups, dilation=dilation, step=step, int8=int8))
     return ops
 
 

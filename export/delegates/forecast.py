@@ -17,7 +17,9 @@ from export.delegates.rule import Delegate, Refusal, Rule
 from export.layout import NCHW, NHWC, Layout
 from export.lowering import NAMES, Lowering, lower
 from export.plan import Plan, input_spec
+from export.precision import precision_of
 from export.reparameterize import reparameterize
+from export.scopes import renamed
 from runtime.partitions import partitions
 
 PROGRAM = Op("program", "the whole network", "", (), ())
@@ -113,12 +115,21 @@ class Outcome:
 def forecast(plan: Plan, graph: nn.Module, image_size: int) -> Forecast:
     """Of a static graph, not lowered yet. Nothing is computed or converted; it takes a second or two."""
     layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
-    lowered = lower(graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
+    layout = layouts[plan.input_layout]
+    lowered = lower(graph, plan.lowering, plan.converter.layout, layout, equalize=plan.is_quantized)
     batch, *rest = input_spec(plan, image_size).shape
     ops = predict(lowered, (abs(batch), *rest), plan.converter.format)
+    if plan.precision == "w8a8":
+        ops = [replace(op, int8=is_table(op, plan)) for op in ops]
     delegate = DELEGATES[plan.target.name]
     whole = [Refusal(PROGRAM, delegate.float32)] if delegate.float32 and plan.precision == "fp32" else []
     return Forecast(plan, delegate, (*whole, *delegate.refusals(ops)))
+
+
+def is_table(op: Op, plan: Plan) -> bool:
+    """Whether it is a GELU behind a convolution, which `export.quantize.tflite` makes int8."""
+    kept = precision_of(renamed(op.module), "w8a8", plan.exceptions) != "w8a8"
+    return op.kind == "GELU" and "former" not in op.module and not kept
 
 
 def with_alternatives(expected: Forecast, graph: nn.Module, image_size: int) -> Forecast:

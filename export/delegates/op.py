@@ -27,6 +27,7 @@ class Op:
     groups: int = 1  # of a convolution
     dilation: int = 1  # of a convolution
     step: int = 1  # of a slice, the largest
+    int8: bool = False  # what it takes
 
     @property
     def rank(self) -> int:

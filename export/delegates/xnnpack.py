@@ -61,6 +61,12 @@ XNNPACK = Delegate(
             f"{FILE}, VisitReshapeNode, VisitBinaryNode, VisitUnaryNode",
         ),
         Rule(
+            ("GELU",),
+            lambda op: op.int8,
+            "a GELU of int8 is a table of TensorFlow Lite's own kernel",
+            f"{FILE}, VisitUnaryNode",
+        ),
+        Rule(
             (),
             lambda op: any(prod(value.shape) == 0 for value in (*op.inputs, *op.outputs)),
             "a tensor has no elements",

@@ -8,7 +8,6 @@ can't slice channels cheaply keep the pieces apart from one dynamic convolution 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.layout import Layout
@@ -67,7 +66,8 @@ class Equalized(nn.Module):
         self.register_buffer("rows", rows.view(-1, 1, run))
 
     def forward(self, weights: Tensor) -> Tensor:
-        kernels = self.linear(F.pad(weights, (0, 1), value=1.0) * self.columns)
+        one = weights.new_full((len(weights), 1), 1.0)  # coremltools has no new_ones; XNNPACK no padding with ones
+        kernels = self.linear(torch.cat([weights, one], 1) * self.columns)
         return (kernels.unflatten(1, (len(self.rows), -1, self.rows.shape[2])) * self.rows).flatten(1)
 
 

@@ -20,7 +20,7 @@ from export.verify.reference import Reference
 from runtime.arm64.runner import EmulatedRunner, open_emulated
 from runtime.errors import CommandError, ParityError, RunnerError
 from runtime.extras import require
-from runtime.manifest import InputSpec
+from runtime.manifest import InputSpec, Tolerance
 from runtime.preprocess import to_input
 from runtime.runners import Runner, open_runner
 
@@ -33,7 +33,7 @@ def verify_artifact(
     path: Path,
     spec: InputSpec,
     reference: Reference,
-    precision: str,
+    tolerance: Tolerance,
     oracle: str = ORACLE,
     cpu: str | None = None,
 ) -> Verdict:
@@ -50,7 +50,7 @@ def verify_artifact(
                 with captured(Path(os.devnull)), interruptible():
                     run, checked_by = opened.enter_context(way(path, spec))
                 with interruptible():
-                    verdicts.append(verify(run, reference, precision, checked_by, batch, oracle))
+                    verdicts.append(verify(run, reference, tolerance, checked_by, batch, oracle))
     except (CommandError, OSError, MemoryError):
         raise
     except ValueError as error:  # logits of another shape

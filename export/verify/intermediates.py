@@ -68,8 +68,16 @@ def _onnx_with(artifact: Path, names: Sequence[str], copy: Path) -> None:
 
 def _of_tflite(artifact: Path) -> list[str]:
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
-    (graph,) = _read_tflite(artifact).subgraphs
-    computed = [int(index) for operator in graph.operators for index in operator.outputs]
+    model = _read_tflite(artifact)
+    (graph,) = model.subgraphs
+
+    def is_constant(index: int) -> bool:
+        data = model.buffers[graph.tensors[index].buffer].data
+        return data is not None and len(data) > 0
+
+    # what is computed of constants alone, as dequantised weights are, a delegate need not compute
+    operators = [operator for operator in graph.operators if not all(map(is_constant, operator.inputs))]
+    computed = [int(index) for operator in operators for index in operator.outputs]
     return [str(index) for index in computed if graph.tensors[index].type == schema.TensorType.FLOAT32]
 
 
@@ -96,8 +104,15 @@ def _named(entry: Any, index: int) -> Any:
 
 
 def _read_tflite(artifact: Path) -> Any:
+    """The model as an object, with the constants that a quantiser wrote behind the flatbuffer inside it."""
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
-    return schema.ModelT.InitFromPackedBuf(artifact.read_bytes(), 0)
+    content = artifact.read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # 0 and 1 mean inside
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 PROGRAM = "Data/com.apple.CoreML/model.mlmodel"  # inside an .mlpackage

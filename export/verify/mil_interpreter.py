@@ -544,6 +544,25 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | No
     return F.scaled_dot_product_attention(query, key, value, attn_mask)
 
 
+def _quantize(
+    input: Tensor, scale: Tensor, zero_point: Tensor | None, output_dtype: str, axis: Tensor | None
+) -> Tensor:
+    steps = torch.round(input / _along_axis(scale, input, axis))  # halves to even
+    limits = torch.iinfo({"int8": torch.int8, "uint8": torch.uint8}[output_dtype])
+    zero = 0 if zero_point is None else _along_axis(zero_point, input, axis)
+    return (steps + zero).clamp(limits.min, limits.max)
+
+
+def _dequantize(input: Tensor, scale: Tensor, zero_point: Tensor | None, axis: Tensor | None) -> Tensor:
+    zero = 0 if zero_point is None else _along_axis(zero_point, input, axis)
+    return (input - zero) * _along_axis(scale, input, axis)
+
+
+def _along_axis(parameter: Tensor, x: Tensor, axis: Tensor | None) -> Tensor | float:
+    """A number, or one for each place on an axis of `x`."""
+    return parameter if axis is None else _along(parameter, x, _positive(axis, x.ndim))
+
+
 def _classify(probabilities: Tensor, classes: list[str | int]) -> tuple[str | int, Tensor]:
     flat = probabilities.reshape(-1)
     return classes[int(flat.argmax())], flat
@@ -630,6 +649,9 @@ _OPS: dict[str, Callable[..., Any]] = {
     "reduce_prod": _reduction(_product),
     "reduce_sum": _reduction(lambda x, axes, keep: x.sum(axes, keepdim=keep)),
     "reduce_sum_square": _reduction(lambda x, axes, keep: (x * x).sum(axes, keepdim=keep)),
+    # int8 activations
+    "dequantize": _dequantize,
+    "quantize": _quantize,
     # shapes and places
     "band_part": _band_part,
     "cast": lambda x, dtype: x,  # every result is brought to its declared type, this one too

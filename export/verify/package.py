@@ -31,7 +31,7 @@ def verify_package(package: Package, cpu: str | None = None) -> Verdict:
         package.artifact,
         manifest.inputs[0],
         reference,
-        manifest.precision,
+        manifest.parity.tolerance,
         manifest.parity.oracle,
         cpu,
     )

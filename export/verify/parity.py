@@ -1,25 +1,37 @@
 """Artifact against reference: the figures, and the gate that a package must pass.
 
-The yardstick is the eager float32 model's own error against float64. Each input has its own budget, because a network
-amplifies rounding more at some inputs than at others: for fp32, 10 yardsticks of that input or 1e-4 of its largest
-reference value, whichever is larger. Top-1 must agree wherever the reference's margin exceeds the error.
+The yardstick is the error against float64 that the eager model has in the artifact's precision: in float32, with its
+weights rounded. Each input has its own budget, because a network amplifies rounding more at some inputs than at others:
+so many yardsticks of that input, or so much of its largest reference value, whichever is larger. Top-1 must agree
+wherever the reference's margin exceeds the error.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from export.precision import Precision
 from export.verify.reference import Logits, Reference
 from runtime.manifest import InputParity, OutputParity, Parity, Tolerance
 
 ORACLE = "eager PyTorch, float64, one sample at a time"
 TWIN_ORACLE = f"{ORACLE}, its kernel banks at zero: the static twin, not the model"
-TOLERANCES = {
+TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(yardstick_factor=10, relative=1e-4),
-    "fp16": Tolerance(yardstick_factor=10, relative=5e-2),  # arithmetic in fp16 as well as weights
+    "fp16": Tolerance(yardstick_factor=4, relative=1e-3),
+    "w8": Tolerance(yardstick_factor=4, relative=2e-2),
+    "w8a8": Tolerance(yardstick_factor=4, relative=5e-2),
 }
+HALF = 5e-2  # relative, of an artifact that also computes in fp16, which the yardstick does not
+
+
+def tolerance_of(precision: Precision, in_half: bool) -> Tolerance:
+    """What an artifact of this precision may differ by; `in_half`: it computes in fp16."""
+    tolerance = TOLERANCES[precision]
+    return replace(tolerance, relative=max(tolerance.relative, HALF)) if in_half else tolerance
+
 
 Run = Callable[[NDArray[np.uint8]], Logits]
 """Images uint8 (N, H, W, 3) -> logits (N, classes), through an artifact."""
@@ -35,13 +47,13 @@ class Verdict:
 
 
 def verify(
-    run: Run, reference: Reference, precision: str, checked_by: str, batch: int | None, oracle: str = ORACLE
+    run: Run, reference: Reference, tolerance: Tolerance, checked_by: str, batch: int | None, oracle: str = ORACLE
 ) -> Verdict:
     """Judge an artifact by its logits. `batch` is its fixed batch size, None for any; `oracle` says what it must equal.
 
     `ValueError` for logits of another shape.
     """
-    tolerance, images = TOLERANCES[precision], reference.inputs.images
+    images = reference.inputs.images
     logits = run(images)
     output = compare("logits", logits, reference, tolerance)
     failures = gate(output)

@@ -281,6 +281,32 @@ def reduction(op: str, reference: Callable[..., Any]) -> list[MilCase]:
     ]
 
 
+def affine(dtype: str, zero: int | list[int] | None) -> list[MilCase]:
+    """To integers, of which the largest are clipped, and from integers; a list is of a scale per place on an axis."""
+    scale = np.array([1 / 128, 1 / 64, 1 / 32] if isinstance(zero, list) else 1 / 128)  # exact in fp16
+    steps, zeros = (scale[:, None, None], np.reshape(zero, (3, 1, 1))) if scale.ndim else (scale, zero or 0)
+    low, high = (-128, 127) if dtype == "int8" else (0, 255)
+    parameters: dict[str, Any] = {"scale": scale.astype(np.float32)}
+    parameters |= {} if zero is None else {"zero_point": np.array(zero, dtype)}
+    parameters |= {"axis": -3} if scale.ndim else {}
+
+    def quantize(mb: Any, x: Any) -> Any:
+        return mb.cast(x=mb.quantize(input=x, output_dtype=dtype, **parameters), dtype="fp32")
+
+    def dequantize(mb: Any, x: Any) -> Any:
+        return mb.dequantize(input=mb.cast(x=mb.mul(x=x, y=64.0), dtype=dtype), **parameters)
+
+    return [
+        MilCase("quantize", quantize, lambda x: np.clip(np.rint(x / steps) + zeros, low, high)),
+        MilCase(
+            "dequantize",
+            dequantize,
+            lambda x: (np.trunc(x * 64) - zeros) * steps,
+            low=0.0 if dtype == "uint8" else -2.0,
+        ),
+    ]
+
+
 def strides_2_same(x: Array, size: int, pad_type: str, reduce: Callable[..., Any]) -> Array:
     """Windows of `size`, two apart, over each of the last two axes; written as loops."""
     for axis in (2, 3):
@@ -587,6 +613,10 @@ MIL_CASES = [
     ),
     unary("reverse", lambda x: x[:, ::-1, :, ::-1], axes=[1, -1]),
     unary("reverse", np.flip),
+    *affine("int8", None),
+    *affine("int8", 7),
+    *affine("uint8", 133),
+    *affine("int8", [0, -3, 90]),
     MilCase("shape", lambda mb, x: mb.shape(x=mb.relu(x=x)), lambda x: np.array(x.shape)),
     unary(
         "slice_by_index",
@@ -799,7 +829,7 @@ def exported(form: str, precision: str, changes: dict[str, Any], path: Path) -> 
     image_input = form == "matmul/conv"  # once with all that an image input and a classifier add
     options = Options(
         path / "log",
-        precision=precision,
+        in_half=precision == "fp16",
         mean=(0.5, 0.5, 0.5) if image_input else None,
         std=(0.2, 0.2, 0.2) if image_input else None,
         labels=tuple("abcdefghij") if image_input else None,
