@@ -148,6 +148,10 @@ def _export(argv: Sequence[str] | None) -> int:
         raise UsageError("--target and --lowering are for one format; give it instead of --format all")
     if arguments.sensitivity and arguments.format == "all":
         raise UsageError("--sensitivity is of one format's graph; give it instead of --format all")
+    if arguments.sensitivity and (arguments.budget_mb is not None or arguments.budget_db is not None):
+        raise UsageError("--sensitivity is of one precision, a budget chooses between them; give one of the two")
+    if arguments.sensitivity and arguments.precision == "fp32":
+        raise UsageError("--sensitivity is to fewer bits; give --precision fp16 or w8")
     if arguments.sensitivity and arguments.precision is None:
         arguments.precision = "w8"
     if arguments.dynamic_batch and arguments.batch != 1:
@@ -162,6 +166,9 @@ def _export(argv: Sequence[str] | None) -> int:
     if arguments.checkpoint is None and not arguments.quiet:
         weights = origin.path or f"seeded random weights (seed {origin.seed})"
         print(f"no --checkpoint: {arguments.model} has {weights}", file=sys.stderr)
+    calibration = next((plan.calibration for plan in plans if plan.precision == "w8a8"), None)  # one for all formats
+    if calibration is not None and calibration.warning is not None:
+        progress.say(calibration.warning)
     if arguments.dry_run and arguments.lowering == lowering.AUTO:
         raise UsageError(f"--lowering {lowering.AUTO} measures, a dry run does not; name a lowering")
     if arguments.dry_run:
@@ -201,8 +208,6 @@ def dry_run(plans: Sequence[Plan], model: dmf.DMF, out: Path, as_json: bool, pro
 
 def print_sensitivity(plan: Plan, prepared: Prepared, out: Path, as_json: bool, progress: commandline.Progress) -> int:
     """Rank the modules by what fewer bits for their weights do to the logits; the plot goes to `out`."""
-    if plan.precision == "fp32":
-        raise UsageError("--sensitivity is to fewer bits; give --precision fp16 or w8")
     damages = sensitivities(plan, prepared, plan.precision, progress)
     out.mkdir(parents=True, exist_ok=True)
     picture = out / f"{plan.name}-sensitivity.png"

@@ -74,7 +74,7 @@ CONVERTERS: dict[str, Converter] = {
             "export.convert.litert_torch",
             "model.tflite",
             "tflite",
-            ("litert_torch", "ai_edge_litert"),
+            ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
             NHWC(),
             NHWC(),
         ),
@@ -95,6 +95,7 @@ CONVERTERS: dict[str, Converter] = {
                 "onnxscript",
                 "onnxruntime",
                 "ai_edge_litert",
+                "ai_edge_quantizer",
             ),
             NHWC(tuned=False),  # a piece of 16 channels of a 16 x 16 map would hide its layout from onnx2tf
             NHWC(),

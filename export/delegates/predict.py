@@ -190,7 +190,7 @@ class _Recorder(TorchFunctionMode):
     def add(self, kind: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         self.append(kind, tuple(map(self.value, inputs)), tuple(map(self.value, outputs)))
 
-    def append(self, kind: str, inputs: tuple[Value, ...], outputs: tuple[Value, ...], **attributes: int) -> None:
+    def append(self, kind: str, inputs: tuple[Value, ...], outputs: tuple[Value, ...], **attributes: Any) -> None:
         scope = ".".join(name.rpartition(".")[2] for name in self.modules if name)
         self.ops.append(Op(kind, self.modules[-1], scope, inputs, outputs, **attributes))
 

@@ -57,6 +57,8 @@ def quantize(artifact: Path, weights: Weights, calibration: Sequence[NDArray[np.
             quantizer.add_dynamic_config(scope, operation, num_bits=8, granularity=granularity)
         else:
             quantizer.add_static_config(scope, operation, activation_num_bits=8, weight_num_bits=8)
+    if not scopes:  # a recipe of nothing is refused
+        return _left(ops, weights)
     samples = [{INPUT: x} for x in calibration or ()]
     ranges = quantizer.calibrate({SIGNATURE: samples}) if quantizer.need_calibration else None
     quantizer.quantize(ranges).export_model(str(artifact), overwrite=True)

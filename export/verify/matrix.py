@@ -128,7 +128,7 @@ def run(folder: Path, only: Sequence[str], progress: Progress = SILENT) -> Matri
     Raises `UsageError` for a selection that makes no sense or a file that is not a matrix.
     """
     cells, wanted = every_cell(), selected(every_cell(), only)
-    impossible = _impossible(cells)
+    impossible = _impossible()
     models = _Models(progress)
     before = {result.cell: result for result in read_matrix(folder).results} if (folder / JSON_NAME).exists() else {}
     results = {}
@@ -216,23 +216,26 @@ class _Models:
         return self._prepared[name]
 
 
-def _impossible(cells: Iterable[Cell]) -> dict[Cell, str]:
-    """Cells that can't be, and why; the model makes no difference."""
-    model = dmf.create_model("dmf_nano")
+@cache
+def _impossible() -> Mapping[Cell, str]:
+    """Cells that can't be, and why. Of the model it is only the size of its images that makes a difference."""
+
+    sizes = {config.image_size for config in dmf.VARIANTS.values()}
+    models = {size: dmf.create_model("dmf_nano", image_size=size) for size in sizes}
 
     @cache
-    def refusal(format: str, converter: str, lowering: str, precision: str) -> str | None:
+    def refusal(size: int, format: str, converter: str, lowering: str, precision: str) -> str | None:
         try:
-            make_plan(model, format, converter=converter, lowering=lowering, precision=precision)
+            make_plan(models[size], format, converter=converter, lowering=lowering, precision=precision)
         except UsageError as error:
             return str(error)
         return None
 
     found = {}
-    for cell in cells:
+    for cell in every_cell():
         if cell.machine != HOST and cell.format not in EMULATED_FORMATS:
             found[cell] = f"ARM64 is emulated for {' and '.join(EMULATED_FORMATS)}, not for {cell.format}"
-        elif reason := refusal(*cell.artifact[1:]):
+        elif reason := refusal(dmf.VARIANTS[cell.model].image_size, *cell.artifact[1:]):
             found[cell] = reason
     return found
 

@@ -46,6 +46,7 @@ def in_precision(
     return replace(reference, yardsticks=np.abs(logits - reference.logits).max(1))
 
 
+@torch.no_grad()
 def with_stored_weights(model: DMF, precision: Precision, exceptions: Exceptions) -> DMF:
     """A float32 copy whose weights have been stored."""
     stored = copy.deepcopy(model).float().eval()

@@ -129,6 +129,7 @@ CASES = [  # target, refused, taken
     ("litert-cpu", op("SPLIT", [1], MAP, outputs=[MAP] * 5), op("SPLIT", [1], MAP, outputs=[MAP] * 4)),
     ("litert-cpu", op("STRIDED_SLICE", MAP, step=2), op("STRIDED_SLICE", MAP)),
     ("litert-cpu", op("RESHAPE", (1,) * 7), op("RESHAPE", (1,) * 6)),
+    ("litert-cpu", op("GELU", MAP, int8=True), op("GELU", MAP)),
     ("litert-cpu", op("ADD", (0, 2), (0, 2)), op("ADD", MAP, BIAS)),
     ("litert-cpu", op("BROADCAST_TO", MAP), op("BATCH_MATMUL", (2, 3, 4), (2, 4, 5))),
     ("litert-gpu", op("CONV_2D", MAP, (8, 1, 1, 4), BIAS, groups=2), op("CONV_2D", MAP, (8, 1, 1, 8), BIAS)),

@@ -48,7 +48,7 @@ def convert(graph, tmp_path_factory):
             lowered = lower(graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
             example = torch.zeros(input_spec(plan, SIZE).shape)
             artifact = folder / plan.converter.artifact
-            options = Options(log=folder / "log", precision=plan.precision)
+            options = Options(log=folder / "log", in_half=plan.in_half)
             plan.converter.load()(lowered, example, artifact, options)
             made[plan.name] = artifact
         return made[plan.name]

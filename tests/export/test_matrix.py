@@ -15,7 +15,7 @@ from export.verify.cli import main
 from export.verify.matrix import Cell, Result, every_cell, page, read_matrix, run, selected
 from runtime.errors import ConverterError, ParityError, UsageError
 
-NANO = ["model=dmf_nano", "format=onnx", "machine=host"]
+NANO = ["model=dmf_nano", "format=onnx", "precision=fp32", "machine=host"]
 TAPS = Cell("dmf_nano", "onnx", "torch-onnx", "matmul/taps", "fp32", "host")
 
 
@@ -36,7 +36,8 @@ def made(monkeypatch):
 
 def test_every_combination_is_a_cell():
     cells = every_cell()
-    assert len(cells) == len(set(cells)) == len(VARIANTS) * len(CONVERTERS) * 6 * 2 * 4
+    assert len(cells) == len(set(cells)) == len(VARIANTS) * len(CONVERTERS) * 6 * 4 * 4
+    assert {cell.precision for cell in cells} == {"fp32", "fp16", "w8", "w8a8"}
     assert {cell.machine for cell in cells} == {"host", "cortex-a53", "cortex-a76", "max"}
 
 
@@ -61,7 +62,7 @@ def test_a_selection_that_makes_no_sense(only, message, tmp_path):
 
 
 def test_cells_that_were_not_asked_for_say_so_and_what_can_not_be_says_why(tmp_path, made):
-    found = run(tmp_path, [*NANO, "precision=fp32"])
+    found = run(tmp_path, NANO)
     assert len(found.results) == len(every_cell())
     assert made == [
         f"dmf_nano/onnx/torch-onnx/{name}/fp32/host" for name in dict.fromkeys(cell.lowering for cell in every_cell())
@@ -69,12 +70,29 @@ def test_cells_that_were_not_asked_for_say_so_and_what_can_not_be_says_why(tmp_p
     status = {result.cell: result for result in found.results}
     assert Counter(result.status for result in found.results)["proven"] == 6
     assert status[replace(TAPS, model="dmf_s")] == Result(replace(TAPS, model="dmf_s"), "not run")
-    assert "exists for coreml only" in status[replace(TAPS, precision="fp16")].reason
-    assert status[replace(TAPS, precision="fp16")].status == "impossible"
+    for precision in ("fp16", "w8", "w8a8"):
+        assert status[replace(TAPS, precision=precision)].status == "not run"
     emulated = Cell("dmf_nano", "coreml", "coremltools", "matmul/taps", "fp32", "cortex-a53")
     assert "not for coreml" in status[emulated].reason
     by_onnx2tf = Cell("dmf_nano", "tflite", "onnx2tf", "matmul/conv", "fp32", "host")
     assert "onnx2tf can't convert" in status[by_onnx2tf].reason
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_only_dmf_nano_has_pictures_for_int8_activations(name, tmp_path, made):
+    found = run(tmp_path, [f"model={name}", "format=onnx", "lowering=matmul/taps", "machine=host"])
+    of = {
+        result.cell.precision: result
+        for result in found.results
+        if result.cell == replace(TAPS, model=name, precision=result.cell.precision)
+    }
+    assert [of[precision].status for precision in ("fp32", "fp16", "w8")] == ["proven"] * 3
+    if name == "dmf_nano":
+        assert of["w8a8"].status == "proven"
+    else:
+        assert of["w8a8"].status == "impossible"
+        assert "only dmf_nano as it is shipped has calibration pictures" in of["w8a8"].reason
+        assert f"{VARIANTS[name].image_size} px or larger" in of["w8a8"].reason
 
 
 def test_what_is_known_is_not_done_again(tmp_path, made, monkeypatch):
@@ -103,10 +121,10 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, made, monkeypatch):
 
     monkeypatch.setattr(matrix, "_judge", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, [*NANO, "precision=fp32"])
+        run(tmp_path, NANO)
     assert Counter(result.status for result in read_matrix(tmp_path).results)["proven"] == 2
     monkeypatch.setattr(matrix, "_judge", judge)
-    run(tmp_path, [*NANO, "precision=fp32"])
+    run(tmp_path, NANO)
     assert len(made) == len(set(made)) == 6
 
 
@@ -167,19 +185,22 @@ def test_arguments_that_do_not_go_together(arguments, message, tmp_path, monkeyp
 
 
 def test_real_artifacts_on_two_machines(tmp_path, arm64, capsys):
-    """What the manifest and the emulated CPU say of one artifact, on the command line."""
-    only = ["model=dmf_nano", "format=onnx", "lowering=matmul/taps", "machine=host,cortex-a76"]
+    """What the manifest and the emulated CPU say of one artifact, on the command line; and of it in int8."""
+    only = ["model=dmf_nano", "format=onnx", "lowering=matmul/taps", "precision=fp32,w8", "machine=host,cortex-a76"]
     assert main(["--matrix", str(tmp_path), "--only", *only, "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
     proven = [result for result in document["results"] if result["status"] == "proven"]
-    assert [result["cell"]["machine"] for result in proven] == ["host", "cortex-a76"]
+    cells = [(result["cell"]["precision"], result["cell"]["machine"]) for result in proven]
+    assert cells == [("fp32", "host"), ("fp32", "cortex-a76"), ("w8", "host"), ("w8", "cortex-a76")]
     for result in proven:
         assert result["max_abs_error"] > 0
         assert 0 < result["of_budget"] < 1
         assert result["checked_by"].startswith("onnxruntime")
-    assert proven[0]["max_abs_error"] != proven[1]["max_abs_error"]  # other kernels ran
+    errors = [result["max_abs_error"] for result in proven]
+    assert errors[0] != errors[1]  # other kernels ran
+    assert min(errors[2:]) > 10 * max(errors[:2])  # int8 weights ran
     assert main(["--matrix", str(tmp_path), "--only", *only, "--quiet"]) == 0  # at once: it is known
-    assert "2 proven" in capsys.readouterr().out
+    assert "4 proven" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -215,7 +236,7 @@ def browser(tmp_path):
 @pytest.fixture
 def document(tmp_path, made):
     """A matrix with every status, and a reason that would break a page that didn't expect it."""
-    found = run(tmp_path, [*NANO, "precision=fp32"])
+    found = run(tmp_path, NANO)
     results = list(found.results)
     results[1] = Result(
         results[1].cell, "failed", "</script><b>logits</b> & more", 1.0, 12.5, "a runtime", 0.1, "0" * 64

@@ -24,6 +24,7 @@ from export.provenance import Origin
 from export.verify.artifact import verify_artifact
 from export.verify.inputs import PHOTOGRAPHS, Inputs, photograph
 from export.verify.intermediates import open_with
+from export.verify.parity import TOLERANCES
 from export.verify.reference import compute_reference
 from runtime.errors import CommandError
 from runtime.preprocess import MEAN, STD, to_input
@@ -272,7 +273,7 @@ def mutate(package, kind, seed, path, first):
 def in_budgets(format, path, spec, reference):
     """Whether the verdict is that it's the model, and the largest error."""
     try:
-        verdict = verify_artifact(format, path, spec, reference, "fp32")
+        verdict = verify_artifact(format, path, spec, reference, TOLERANCES["fp32"])
     except CommandError:
         return False, float("inf")
     errors = [each.max_abs_error / each.budget_abs_error for each in verdict.parity.outputs[0].per_input]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.verify.inputs import Inputs
-from export.verify.parity import TOLERANCES, compare, gate, routing_follows_input, verify
+from export.verify.parity import TOLERANCES, compare, gate, routing_follows_input, tolerance_of, verify
 from export.verify.reference import Reference
 from runtime.manifest import Tolerance
 
@@ -26,7 +26,7 @@ def artifact(logits):
 
 
 def judge(logits, batch=1):
-    return verify(artifact(logits), REFERENCE, "fp32", "test", batch)
+    return verify(artifact(logits), REFERENCE, TOLERANCES["fp32"], "test", batch)
 
 
 def against(reference, yardstick=1e-6):
@@ -81,6 +81,25 @@ def test_just_inside_passes_and_just_outside_fails():
     budget = 1e-4 * np.abs(LOGITS).max(1, keepdims=True)
     assert judge(LOGITS + 0.99 * budget).failures == ()
     assert judge(LOGITS + 1.01 * budget).failures
+
+
+@pytest.mark.parametrize(
+    ("precision", "in_half", "relative"),
+    [
+        ("fp32", False, 1e-4),
+        ("fp16", False, 1e-3),
+        ("fp16", True, 5e-2),
+        ("w8", False, 2e-2),
+        ("w8", True, 5e-2),
+        ("w8a8", False, 5e-2),
+        ("w8a8", True, 5e-2),
+    ],
+)
+def test_each_precision_has_its_own_tolerance(precision, in_half, relative):
+    budget = relative * np.abs(LOGITS).max(1, keepdims=True)
+    tolerance = tolerance_of(precision, in_half)
+    assert gate(compare("logits", LOGITS + 0.99 * budget, against(LOGITS), tolerance)) == []
+    assert len(gate(compare("logits", LOGITS + 1.01 * budget, against(LOGITS), tolerance))) == N
 
 
 PERMUTED = LOGITS[:, RNG.permutation(CLASSES)]
@@ -142,7 +161,7 @@ def test_a_batch_whose_samples_leak_into_each_other_fails(leak, batch):
         leaked = [chunk + 1e-2 * leak(chunk) for chunk in np.split(logits, range(size, len(logits), size))]
         return np.concatenate(leaked)
 
-    verdict = verify(run, REFERENCE, "fp32", "test", batch)
+    verdict = verify(run, REFERENCE, TOLERANCES["fp32"], "test", batch)
     assert verdict.parity.batch_consistent is False
     assert any("a batch is not its samples" in failure for failure in verdict.failures)
 

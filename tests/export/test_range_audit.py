@@ -198,9 +198,9 @@ def fp16(model, inputs, path, keep):
     """The verdict on the Core ML package, which the interpreter rounds after every operation."""
     plan = make_plan(model, "coreml", precision="fp16")
     spec = input_spec(plan, model.config.image_size)
-    options = Options(path / "log", precision="fp16", keep_fp32=keep)
+    options = Options(path / "log", in_half=True, keep_fp32=keep)
     coreml.convert(lowered(model), torch.zeros(spec.shape), path / "model.mlpackage", options)
-    return verify_artifact("coreml", path / "model.mlpackage", spec, compute_reference(model, inputs), "fp16")
+    return verify_artifact("coreml", path / "model.mlpackage", spec, compute_reference(model, inputs), plan.tolerance)
 
 
 @pytest.mark.parametrize("plant", [overflowing, vanishing])
@@ -219,7 +219,7 @@ def test_only_what_is_kept_is_in_float32(tmp_path):
 
     """In a classifier of images, where the graph lies within two other modules."""
     around = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "labels": tuple("abcdefghij")}
-    options = Options(tmp_path / "log", precision="fp16", keep_fp32=(f"{PLANTED}.dw_conv", "stem"), **around)
+    options = Options(tmp_path / "log", in_half=True, keep_fp32=(f"{PLANTED}.dw_conv", "stem"), **around)
     path = tmp_path / "model.mlpackage"
     coreml.convert(lowered(planted(sound)), torch.zeros(1, 3, 64, 64), path, options)
     (block,) = load_spec(str(path)).mlProgram.functions["main"].block_specializations.values()
@@ -231,7 +231,7 @@ def test_only_what_is_kept_is_in_float32(tmp_path):
 
 def test_a_module_without_operations_is_refused(tmp_path):
     """It is a module of the model, but folded into another one."""
-    options = Options(tmp_path / "log", precision="fp16", keep_fp32=("stem", "blocks.1.norm"))
+    options = Options(tmp_path / "log", in_half=True, keep_fp32=("stem", "blocks.1.norm"))
     with pytest.raises(
         UsageError, match=r"no operation of the program is of a module 'blocks\.1\.norm'; name one that"
     ):

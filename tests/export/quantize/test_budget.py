@@ -170,10 +170,7 @@ def test_budgets_that_no_assignment_meets_are_refused():
     with pytest.raises(UsageError, match=r"^a budget of 1\.5 MB is too small: .* takes 1\.51 MB; give that or more$"):
         assign(tables, FIXED * 1000, budget_bytes=1_500_000)
     assert assign(tables, FIXED * 1000, budget_bytes=1_510_000) == {"a": "w8"}
-    with pytest.raises(
-        UsageError, match=r"^an accuracy of 61 dB is out of reach: with fp16 everywhere it is 6\d\.\d dB"
-    ):
-        assign(tables, FIXED, min_psnr_db=61)
+    assert assign(tables, FIXED, min_psnr_db=61) == {"a": "fp32"}  # what fp16 throughout does not have
     assert assign(tables, FIXED, min_psnr_db=59.9) == {"a": "fp16"}
     for both in ({}, {"budget_bytes": 10**9, "min_psnr_db": 10.0}):
         with pytest.raises(UsageError, match="one budget, either a size or an accuracy"):
