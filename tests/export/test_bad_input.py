@@ -3,10 +3,12 @@
 import errno
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 import dmf
 import export.cli
@@ -25,7 +28,9 @@ from runtime import manifest
 from runtime.errors import RunnerError, UsageError
 
 NAME = "dmf_nano-onnx"
-ONNX = ["--model", "dmf_nano", "--format", "onnx"]
+NANO = ["--model", "dmf_nano", "--format"]
+ONNX = [*NANO, "onnx"]
+GPU = [*NANO, "tflite", "--target", "litert-gpu"]
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -126,7 +131,37 @@ def write_other_network(path, classes=10, size=64):
         ([*ONNX, "--image-size", "65"], ["image_size is 65", "multiple of 32"]),
         ([*ONNX, "--target", "litert-cpu"], ["litert-cpu runs tflite, not onnx", "choose from onnxruntime-cpu"]),
         ([*ONNX, "--target", "nnapi", "--dry-run"], ["nnapi runs tflite, not onnx", "choose from onnxruntime-cpu"]),
-        ([*ONNX, "--precision", "fp16"], ["fp16", "coreml only, not for onnx", "use fp32"]),
+        ([*GPU, "--precision", "w8"], ["litert-gpu can't run precision w8:", "one scale", "use fp16"]),
+        ([*GPU, "--precision", "w8a8"], ["litert-gpu can't run precision w8a8:", "one scale", "use fp16"]),
+        ([*GPU, "--budget-mb", "1"], ["litert-gpu can't run precision w8:", "one scale", "use fp16"]),
+        ([*ONNX, "--precision", "fp16", "--budget-mb", "1"], ["w8, fp16 and fp32", "leave out --precision fp16"]),
+        ([*ONNX, "--precision", "w8a8", "--budget-db", "40"], ["w8, fp16 and fp32", "leave out --precision w8a8"]),
+        ([*NANO, "coreml", "--budget-mb", "1"], ["a budget is for onnx and tflite", "Core ML computes all in fp16"]),
+        ([*NANO, "all", "--budget-db", "40"], ["a budget is for onnx and tflite", "Core ML computes all in fp16"]),
+        ([*ONNX, "--budget-mb", "1", "--budget-db", "40"], ["--budget-mb and --budget-db", "give one"]),
+        *(
+            ([*ONNX, option, value], [option, repr(value), "not a number above 0"])
+            for option in ("--budget-mb", "--budget-db")
+            for value in ("0", "-1", "nan", "inf", "1MB")
+        ),
+        (
+            [*ONNX, "--calibration", "photos"],
+            ["--calibration photos is for w8a8 or a budget", "fp32 needs no pictures"],
+        ),
+        ([*ONNX, "--calibration", "photos", "--precision", "w8"], ["for w8a8 or a budget", "w8 needs no pictures"]),
+        (
+            ["--model", "dmf_xxs", "--format", "onnx", "--precision", "w8a8"],
+            ["only dmf_nano", "give a folder of 100 or more pictures, 224 px or larger"],
+        ),
+        ([*ONNX, "--image-size", "96", "--precision", "w8a8"], ["only dmf_nano as it is shipped", "96 px or larger"]),
+        ([*ONNX, "--keep-fp32", "head"], ["--keep-fp32 head is for the other precisions", "in fp32 every module"]),
+        (
+            [*ONNX, "--precision", "w8", "--keep-fp32", "heda"],
+            ["the model has no module 'heda'", "did you mean 'head'?"],
+        ),
+        ([*NANO, "all", "--sensitivity"], ["--sensitivity is of one format's graph", "instead of --format all"]),
+        ([*ONNX, "--sensitivity", "--precision", "fp32"], ["--sensitivity is to fewer bits", "fp16 or w8"]),
+        ([*ONNX, "--sensitivity", "--budget-mb", "1"], ["--sensitivity is of one precision", "give one of the two"]),
         ([*ONNX, "--image-input"], ["image input", "coreml with batch 1 and NCHW only"]),
         ([*ONNX, "--seed", "1", "--checkpoint", "x.pth"], ["--seed 1", "--checkpoint x.pth", "give one"]),
         ([*ONNX, "--dynamic-batch", "--batch", "2"], ["--dynamic-batch", "--batch 2", "give one"]),
@@ -134,7 +169,6 @@ def write_other_network(path, classes=10, size=64):
             [*ONNX, "--dynamic-batch", "--lowering", "matmul/conv"],
             ["unrolls the batch", "use matmul/taps or"],
         ),
-        (["--format", "all", "--precision", "fp16"], ["--precision fp16 is not for every format", "--format coreml"]),
         (["--format", "tflite", "--dynamic-batch"], ["onnx only, not for tflite", "give a fixed batch"]),
         (["--format", "all", "--target", "litert-cpu"], ["--target", "one format", "--format all"]),
         (
@@ -143,7 +177,8 @@ def write_other_network(path, classes=10, size=64):
         ),
     ],
 )
-def test_wrong_arguments(refused, tmp_path, argv, parts):
+def test_wrong_arguments(monkeypatch, refused, tmp_path, argv, parts):
+    monkeypatch.setattr("export.cli.prepare", lambda *_: pytest.fail("refused too late"))
     refused([*argv, "--out", tmp_path / "out"], 2, *parts)
     assert contents(tmp_path) == {}
 
@@ -174,6 +209,56 @@ def test_wrong_labels(refused, tmp_path, text):
     part = "2 labels for 10 classes" if text == b"one\ntwo\n" else f"{path}: can't be read"
     refused([*ONNX, "--labels", path, "--out", tmp_path / "out"], 2, part)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Make a folder of pictures of these modes, sizes and colours; it is left alone."""
+
+    def make(*each):
+        (tmp_path / "pictures").mkdir()
+        for i, (mode, size, colour) in enumerate(each):
+            Image.new(mode, size, colour).save(tmp_path / "pictures" / f"{i}.png")
+        return tmp_path / "pictures"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("faulty", "part"),
+    [
+        ([], "no pictures in it (.bmp, .jpeg, .jpg, .png, .webp); put 100 or more there"),
+        ([("RGB", (63, 200), "red")], "0.png: 63 x 200 px; the network needs 64 x 64 or more; replace or remove it"),
+        ([("L", (64, 64), 90)], "0.png: its mode is L; calibration needs RGB pictures; convert or remove it"),
+        ([("RGBA", (64, 64), "red")], "0.png: its mode is RGBA; calibration needs RGB pictures"),
+        ([("RGB", (64, 64), "black")] * 2, "every picture is of one colour only, which tells no ranges"),
+    ],
+    ids=["empty", "too small", "grey", "transparent", "black"],
+)
+def test_a_calibration_folder_that_cannot_be_used(monkeypatch, refused, tmp_path, pictures, faulty, part):
+    monkeypatch.setattr("export.cli.prepare", lambda *_: pytest.fail("refused too late"))
+    folder = pictures(*faulty)
+    for precision in (["--precision", "w8a8"], ["--budget-db", "40"]):
+        refused([*ONNX, *precision, "--calibration", folder, "--out", tmp_path / "out"], 2, folder, part)
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
+
+
+def test_a_calibration_folder_that_is_missing(refused, tmp_path):
+    argv = [*ONNX, "--precision", "w8a8", "--calibration", tmp_path / "none", "--out", tmp_path / "out"]
+    refused(argv, 2, f"{tmp_path / 'none'}: no such folder", "calibration takes a folder of pictures")
+    assert contents(tmp_path) == {}
+
+
+def test_a_budget_that_is_too_small(refused, tmp_path, package, good_converter):
+    """The smallest size is said: a byte for each weight, and what is no weight."""
+    error = refused([*ONNX, "--budget-mb", "0.1", "--out", tmp_path], 2, "a budget of 0.1 MB is too small", "or more")
+    smallest = float(re.search(r"it takes ([\d.]+) MB", error)[1]) * 1e6
+    assert contents(tmp_path) == {}
+    weights = sum(
+        prod(tensor.dims) for tensor in onnx.load(package / "model.onnx").graph.initializer if len(tensor.dims) > 1
+    )
+    quarter = (package / "model.onnx").stat().st_size - 3 * weights
+    assert smallest == pytest.approx(quarter, rel=0.02)
 
 
 @pytest.mark.parametrize("name", CONVERTERS)

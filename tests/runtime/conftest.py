@@ -169,6 +169,7 @@ def tiny_manifest(name: str, format: str, folder: Path) -> Manifest:
         lowering=Lowering("matmul", "taps", "it is the fastest there", None),
         precision="fp32",
         keep_fp32=(),
+        quantization=None,
         model=Model("tiny", 192 * 12, {"num_classes": CLASSES, "widths": [4, 8]}),
         checkpoint=Checkpoint("seeded", None, 0, hashlib.sha256(b"weights").hexdigest(), None),
         source=Source(None, None),

@@ -79,7 +79,8 @@ def test_dataclass_and_schema_are_the_same(kind, name):
 
 VIOLATIONS = [
     ("$.format", ["format"], "caffe"),
-    ("$.precision", ["precision"], "w8"),
+    ("$.precision", ["precision"], "w4"),
+    ("$.quantization", ["quantization"], "w8"),
     ("$.name", ["name"], ""),
     ("$.artifact", ["artifact"], "../model.onnx"),
     ("$.artifact", ["artifact"], "/model.onnx"),
