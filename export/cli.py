@@ -27,6 +27,7 @@ from export.precision import PRECISIONS
 from export.provenance import Origin
 from export.quantize import sensitivity
 from export.quantize.budget import Budget
+from export.quantize.calibration import find_calibration
 from export.tuning import tuned
 from runtime import commandline
 from runtime.errors import UsageError
@@ -100,7 +101,8 @@ def build_parser() -> commandline.ArgumentParser:
     add(
         "--calibration",
         metavar="DIR",
-        help="with w8a8: pictures that show the ranges of activations, 100 or more (default: dmf_nano's digits)",
+        help="pictures: 100 or more for the ranges of w8a8; what --sensitivity and budgets are measured on "
+        "(default: dmf_nano's digits)",
     )
     add(
         "--sensitivity",
@@ -111,9 +113,14 @@ def build_parser() -> commandline.ArgumentParser:
         "--budget-mb",
         type=commandline.positive,
         metavar="MB",
-        help="w8, fp16 or fp32 for each module: at most so large",
+        help="choose w8, fp16 or fp32 for each module: the best artifact of at most this size",
     )
-    add("--budget-db", type=commandline.positive, metavar="DB", help="the same: as small as can be with so much PSNR")
+    add(
+        "--budget-db",
+        type=commandline.positive,
+        metavar="DB",
+        help="the same: the smallest artifact whose logits have at least this PSNR",
+    )
     add("--batch", type=commandline.whole_number(1), default=1, metavar="N", help="images per inference (default: 1)")
     add("--dynamic-batch", action="store_true", help="ONNX: any number of images per inference")
     add("--input-layout", choices=["NCHW", "NHWC"], help="default: NHWC for TFLite, else NCHW")
@@ -150,8 +157,8 @@ def _export(argv: Sequence[str] | None) -> int:
         raise UsageError("--sensitivity is of one format's graph; give it instead of --format all")
     if arguments.sensitivity and (arguments.budget_mb is not None or arguments.budget_db is not None):
         raise UsageError("--sensitivity is of one precision, a budget chooses between them; give one of the two")
-    if arguments.sensitivity and arguments.precision == "fp32":
-        raise UsageError("--sensitivity is to fewer bits; give --precision fp16 or w8")
+    if arguments.sensitivity and arguments.precision in ("fp32", "w8a8"):
+        raise UsageError(f"--sensitivity is of weights, not {arguments.precision}; give --precision fp16 or w8")
     if arguments.sensitivity and arguments.precision is None:
         arguments.precision = "w8"
     if arguments.dynamic_batch and arguments.batch != 1:
@@ -175,7 +182,8 @@ def _export(argv: Sequence[str] | None) -> int:
         return dry_run(plans, model, out, arguments.json, progress)
     prepared = prepare(model, origin, progress)
     if arguments.sensitivity:
-        return print_sensitivity(plans[0], prepared, out, arguments.json, progress)
+        pictures = find_calibration(arguments.calibration and Path(arguments.calibration), model.config)
+        return print_sensitivity(replace(plans[0], calibration=pictures), prepared, out, arguments.json, progress)
     plans = [tuned(plan, prepared.graph, model.config.image_size, progress) for plan in plans]
     packages = [write_package(plan, prepared, out, arguments.overwrite, progress) for plan in plans]
     latencies = measure_here(packages, progress)
@@ -287,7 +295,7 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
             threads=arguments.threads,
             precision=arguments.precision,
             keep_fp32=tuple(arguments.keep_fp32),
-            calibration=arguments.calibration,
+            calibration=None if arguments.sensitivity else arguments.calibration,
             budget=budget_of(arguments),
             batch=-1 if arguments.dynamic_batch and (everywhere or format == "onnx") else arguments.batch,
             input_layout=arguments.input_layout,

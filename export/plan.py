@@ -11,7 +11,7 @@ from export.convert import CONVERTERS, FORMATS, Converter
 from export.lowering import AUTO, Lowering
 from export.precision import PRECISIONS, Exceptions, Precision
 from export.quantize.budget import Budget
-from export.quantize.calibration import Calibration, has_own_pictures, read_calibration
+from export.quantize.calibration import Calibration, find_calibration, read_calibration
 from export.target import DEFAULT_TARGETS, TARGETS, Target
 from export.verify.parity import tolerance_of
 from runtime.commandline import nearest
@@ -203,9 +203,10 @@ def _calibration(
     folder: str | Path | None, precision: Precision, budget: Budget | None, model: DMF
 ) -> Calibration | None:
     """The pictures for w8a8; for a budget, too, if there are any."""
-    if precision == "w8a8" or folder is not None or (budget is not None and has_own_pictures(model.config)):
-        return read_calibration(None if folder is None else Path(folder), model.config)
-    return None
+    path = None if folder is None else Path(folder)
+    if precision == "w8a8":
+        return read_calibration(path, model.config)
+    return None if budget is None else find_calibration(path, model.config)
 
 
 def _meter(format: str, lowering: str | None, on: str | None, threads: int | None) -> Meter | None:

@@ -66,6 +66,11 @@ def _calibration(images: NDArray[np.uint8], source: str) -> Calibration:
     return Calibration(images, source, hashlib.sha256(images.tobytes()).hexdigest())
 
 
+def find_calibration(folder: Path | None, config: DMFConfig) -> Calibration | None:
+    """As `read_calibration`; None where there is no folder, and the network has no pictures of its own."""
+    return read_calibration(folder, config) if folder is not None or has_own_pictures(config) else None
+
+
 def has_own_pictures(config: DMFConfig) -> bool:
     """Whether there are pictures for a network of this `config` without a folder of them."""
     return config == VARIANTS["dmf_nano"]

@@ -5,6 +5,7 @@ import copy
 import hashlib
 import io
 import json
+import re
 import shutil
 from math import log10
 from pathlib import Path
@@ -115,11 +116,11 @@ def held_in(package, weight):
 
 
 def plain_linears(model):
-    """Linear layers whose weights an artifact holds as they are: they don't generate kernels."""
+    """Linear layers whose weights an artifact holds as they are: no norm is folded into them, they aren't equalised."""
     return {
         name: module.weight.detach().numpy()
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(("head.", "blocks.2.former."))
+        if isinstance(module, nn.Linear) and name.endswith(("head.fc1", "head.fc2", "mlp.fc2", "proj"))
     }
 
 
@@ -168,6 +169,7 @@ def test_a_manifest_says_what_showed_the_ranges(package, digits):
 
 def test_what_is_kept_in_fp32_is(package, run, prepared):
     kept, others = package("--precision", "w8", "--keep-fp32", "head"), package("--precision", "w8")
+    half = package("--precision", "fp16")
     assert kept.manifest.name == "dmf_nano-onnx-w8-mixed"
     assert kept.manifest.keep_fp32 == ("head",)
     assert kept.manifest.quantization.stored == (Stored("fp32", "asked for by --keep-fp32", ("head",)),)
@@ -176,6 +178,7 @@ def test_what_is_kept_in_fp32_is(package, run, prepared):
     for name, weight in weights.items():
         assert held_in(kept, weight) == ({"fp32"} if name.startswith("head.") else set()), name
         assert held_in(others, weight) == set(), name
+        assert held_in(half, weight) == {"fp16"}, name
     _, printed, _, _ = run("--precision", "w8", "--keep-fp32", "head")
     assert "dmf_nano-onnx-w8-mixed: 1 modules in fp32 (head): asked for by --keep-fp32" in printed
 
@@ -189,7 +192,7 @@ def test_a_sensitivity_is_what_rounding_one_layer_does(run, prepared):
     model = copy.deepcopy(prepared.model)
     with torch.no_grad():
         logits = model(reference)
-        for name in ("head.fc1", "head.fc2", "blocks.2.former.mlp.fc1"):
+        for name in ("head.fc1", "head.fc2", "end_former.mlp.fc2"):
             weight = model.get_submodule(name).weight
             original, scale = weight.clone(), weight.abs().amax(1, keepdim=True) / 127
             weight.copy_((weight / scale).round() * scale)
@@ -251,6 +254,17 @@ def test_a_budget_of_bytes_is_held_and_used(package, prepared):
     assert set(linears) & set(chosen)  # or nothing would be checked below
     for name, weight in linears.items():
         assert held_in(made, weight) == ({chosen[name]} if name in chosen else set()), name
+
+
+def test_the_smallest_size_is_said(run, package):
+    """About what int8 everywhere takes; nothing is written."""
+    code, printed, said, out = run("--budget-mb", "0.1")
+    assert (code, printed, list(out.iterdir())) == (2, "", [])
+    error = said.splitlines()[-1]
+    assert error.startswith("dmf-export: error: a budget of 0.1 MB is too small: ")
+    smallest = float(re.search(r"it takes ([\d.]+) MB; give that or more", error)[1]) * 1e6
+    assert smallest == pytest.approx(package("--precision", "w8").artifact.stat().st_size, rel=0.05)
+    assert smallest != pytest.approx(package("--precision", "fp16").artifact.stat().st_size, rel=0.05)
 
 
 def test_a_budget_of_accuracy_is_held(package, prepared, digits):
