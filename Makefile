@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: export test test-full lint bench instructions arm64 clean
+.PHONY: export test test-full lint bench precision instructions arm64 clean
 
 export: $(READY)
 	$(BIN)/dmf-export --format all --out build --overwrite
@@ -25,6 +25,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.op_costs
 	$(BIN)/python -m benchmarks.instructions --store
+	$(BIN)/python -m benchmarks.readme
+
+precision: $(READY)
+	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.readme
 
 instructions: $(READY)

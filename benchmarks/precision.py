@@ -1,4 +1,4 @@
-"""What each precision saves and what it costs, in every format: `python -m benchmarks.precision`, half an hour.
+"""What each precision saves and what it costs, in every format: `make precision`, about half an hour.
 
 - Of DMF-XXS with seeded weights, against fp32 of the same format: size; and where this host runs the format, time on
   one thread, measured in alternation (fp32 against itself, too: that is the noise), ARM64 instructions, and for LiteRT

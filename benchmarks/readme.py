@@ -5,7 +5,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 BLOCK = 10  # samples of a round, `runtime.measure.compare`'s default
 MODEL = MODELS[0]
 RUNTIMES = {"litert": "LiteRT", "onnxruntime": "ONNX Runtime"}
+ENGINES = {"tflite": "LiteRT", "onnx": "ONNX Runtime", "coreml": "Core ML"}
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -291,6 +292,86 @@ def routing_table() -> str:
     return markdown(["do the kernels follow the picture?", ""], rows)
 
 
+PRECISION_AIMS = {  # of fp32: size, LiteRT's time, ARM64 instructions; and PSNR in dB, points of accuracy lost
+    "fp16": ("0.51", "1.00", "1.00", "60", "0.0"),
+    "w8": ("0.27", "0.85", "0.90", "40", "0.1"),
+    "w8a8": ("0.27", "0.60", "0.50", "30", "0.5"),
+}
+
+
+def by_precision(part: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Each precision with its rows in a part of precision.json, one a format."""
+    rows = results("precision.json")[part]
+    for precision in dict.fromkeys(row["precision"] for row in rows):
+        yield precision, [row for row in rows if row["precision"] == precision]
+
+
+def precision_cost_table() -> str:
+    rows = []
+    for precision, each in by_precision("cost"):
+        if precision in PRECISION_AIMS:
+            size, time, instructions, *_ = PRECISION_AIMS[precision]
+            rows.append([f"*{precision}, aim*", "", size, f"{time} in LiteRT", "", instructions, ""])
+        for row in each:
+            counted = "instructions_ratio" in row
+            rows.append(
+                [
+                    f"{precision}, {ENGINES[row['format']]}",
+                    f"{row['size_bytes'] / 1e6:.1f}",
+                    f"{row['size_share']:.3f}",
+                    *(ratio(row["time"]) if "time" in row else ["on Apple only", ""]),
+                    f"{row['instructions_ratio']:.2f} ({row['instructions'] / 1e6:.0f} M)" if counted else "",
+                    str(row.get("partitions", "")),
+                ]
+            )
+    header = ["DMF-XXS, one image, one thread", "MB", "of fp32's", "time, of fp32's", "quartiles"]
+    return markdown([*header, "ARM64 instructions, of fp32's", "XNNPACK parts"], rows)
+
+
+def precision_fidelity_table() -> str:
+    rows = []
+    for precision, each in by_precision("fidelity"):
+        if precision in PRECISION_AIMS:
+            *_, psnr_db, lost = PRECISION_AIMS[precision]
+            rows.append([f"*{precision}, aim*", psnr_db, "", lost, "", ""])
+        rows += [
+            [
+                f"{precision}, {ENGINES[row['format']]}",
+                f"{row['psnr_db']:.1f}",
+                f"{row['accuracy']:.2%} ({row['correct']} of {row['total']})",
+                f"{row['lost_points']:.2f}",
+                str(len(row["differing"])),
+                f"{row['proof_psnr_db']:.1f}",
+            ]
+            for row in each
+        ]
+    header = ["dmf_nano, held-out digits", "PSNR dB", "accuracy", "points lost", "predictions unlike PyTorch's"]
+    return markdown([*header, "PSNR dB of the proof's inputs"], rows)
+
+
+def precision_conditions_table() -> str:
+    data = results("precision.json")
+    timed = [row["time"] for row in data["cost"] if "time" in row]
+    first, tools = timed[0]["conditions"], data["conditions"]["tools"]
+    loads = [row["conditions"][f"load_average_{when}"] for row in timed for when in ("before", "after")]
+    quantisers = ("ai-edge-quantizer", "onnxruntime", "coremltools")
+    pictures = ", ".join(
+        f"{ENGINES[row['format']]} {row['calibration']['images']}" for row in data["cost"] if row["calibration"]
+    )
+    return markdown(
+        ["", "conditions"],
+        [
+            ["machine", f"{first['cpu']}, {first['machine']}, {first['logical_cores']} cores; {first['os']}"],
+            ["quantised by", ", ".join(f"{name} {tools[name]}" for name in quantisers)],
+            ["calibration of DMF-XXS", f"{data['conditions']['calibration']}; pictures: {pictures}"],
+            ["times measured", f"{first['measured_at']} to {timed[-1]['conditions']['measured_at']}"],
+            ["samples of each side", str(len(timed[0]["samples_ms"]))],
+            ["load average", f"{min(loads):.1f} to {max(loads):.1f}"],
+            ["converted at commit", ", ".join(sorted({(row["commit"] or "none")[:7] for row in timed}))],
+        ],
+    )
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {  # document -> marker -> table
     "README.md": {"export": export_table, "lowerings": lowerings_table, "tflite": tflite_table},
     "docs/training.md": {
@@ -305,6 +386,11 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {  # document -> marker -> tab
         "naive": naive_table,
         "peers": peers_table,
         "conditions": conditions_table,
+    },
+    "docs/precision.md": {
+        "cost": precision_cost_table,
+        "fidelity": precision_fidelity_table,
+        "conditions": precision_conditions_table,
     },
 }
 

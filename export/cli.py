@@ -180,10 +180,11 @@ def _export(argv: Sequence[str] | None) -> int:
         raise UsageError(f"--lowering {lowering.AUTO} measures, a dry run does not; name a lowering")
     if arguments.dry_run:
         return dry_run(plans, model, out, arguments.json, progress)
-    prepared = prepare(model, origin, progress)
     if arguments.sensitivity:
         pictures = find_calibration(arguments.calibration and Path(arguments.calibration), model.config)
-        return print_sensitivity(replace(plans[0], calibration=pictures), prepared, out, arguments.json, progress)
+        plan, prepared = replace(plans[0], calibration=pictures), prepare(model, origin, progress)
+        return print_sensitivity(plan, prepared, out, arguments.json, progress)
+    prepared = prepare(model, origin, progress)
     plans = [tuned(plan, prepared.graph, model.config.image_size, progress) for plan in plans]
     packages = [write_package(plan, prepared, out, arguments.overwrite, progress) for plan in plans]
     latencies = measure_here(packages, progress)

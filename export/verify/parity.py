@@ -20,8 +20,8 @@ ORACLE = "eager PyTorch, float64, one sample at a time"
 TWIN_ORACLE = f"{ORACLE}, its kernel banks at zero: the static twin, not the model"
 TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(yardstick_factor=10, relative=1e-4),
-    "fp16": Tolerance(yardstick_factor=4, relative=1e-3),
-    "w8": Tolerance(yardstick_factor=4, relative=2e-2),
+    "fp16": Tolerance(yardstick_factor=2, relative=1e-3),
+    "w8": Tolerance(yardstick_factor=2, relative=2e-2),
     "w8a8": Tolerance(yardstick_factor=4, relative=5e-2),
 }
 HALF = 5e-2  # relative, of an artifact that also computes in fp16, which the yardstick does not

@@ -159,6 +159,7 @@ def write_other_network(path, classes=10, size=64):
         ),
         ([*NANO, "all", "--sensitivity"], ["--sensitivity is of one format's graph", "instead of --format all"]),
         ([*ONNX, "--sensitivity", "--precision", "fp32"], ["--sensitivity is of weights, not fp32", "fp16 or w8"]),
+        ([*ONNX, "--sensitivity", "--precision", "w8a8"], ["--sensitivity is of weights, not w8a8", "fp16 or w8"]),
         ([*ONNX, "--sensitivity", "--budget-mb", "1"], ["--sensitivity is of one precision", "give one of the two"]),
         ([*ONNX, "--image-input"], ["image input", "coreml with batch 1 and NCHW only"]),
         ([*ONNX, "--seed", "1", "--checkpoint", "x.pth"], ["--seed 1", "--checkpoint x.pth", "give one"]),
@@ -236,7 +237,7 @@ def pictures(tmp_path):
 def test_a_calibration_folder_that_cannot_be_used(monkeypatch, refused, tmp_path, pictures, faulty, part):
     monkeypatch.setattr("export.cli.prepare", lambda *_: pytest.fail("refused too late"))
     folder = pictures(*faulty)
-    for precision in (["--precision", "w8a8"], ["--budget-db", "40"]):
+    for precision in (["--precision", "w8a8"], ["--budget-db", "40"], ["--sensitivity"]):
         refused([*ONNX, *precision, "--calibration", folder, "--out", tmp_path / "out"], 2, folder, part)
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
 

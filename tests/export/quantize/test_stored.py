@@ -9,6 +9,7 @@ from torch import nn
 
 import dmf
 from dmf.dynamic_conv import DynamicConv2d
+from export.verify import stored
 from export.verify.inputs import normalize, verification_inputs
 from export.verify.reference import compute_reference
 from export.verify.stored import in_precision, stored_weight, with_stored_weights
@@ -48,7 +49,7 @@ def test_int8_has_a_scale_per_output_channel():
 
 
 @pytest.mark.parametrize("precision", ["fp16", "w8"])
-def test_it_is_the_error_of_the_network_with_rounded_weights(precision, model, reference):
+def test_the_first_is_the_error_of_the_network_with_rounded_weights(precision, model, reference, monkeypatch):
     by_hand = copy.deepcopy(model)
     for module in by_hand.modules():
         for name, tensor in module.named_parameters(recurse=False):
@@ -56,10 +57,31 @@ def test_it_is_the_error_of_the_network_with_rounded_weights(precision, model, r
                 tensor.data = torch.stack([rounded_by_rows(kernel, precision) for kernel in tensor.data])
             elif isinstance(module, nn.Linear | nn.Conv2d | DynamicConv2d) and name != "bias":
                 tensor.data = rounded_by_rows(tensor.data, precision)
+    monkeypatch.setattr(stored, "ROUNDINGS", 1)
     expected = worst(by_hand, reference)
     found = in_precision(reference, model, precision, {}).yardsticks
     assert found == pytest.approx(expected, rel=1e-2)
     assert found != pytest.approx(reference.yardsticks, rel=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "w8"])
+def test_random_rounding_is_to_either_neighbour_and_right_on_average(precision):
+    weight = torch.rand(1, 50, generator=torch.Generator().manual_seed(1)) * 0.9 + 0.05
+    weight[0, 0] = 1.27  # int8 in steps of 0.01
+    step = 0.01 if precision == "w8" else 2.0 ** (weight.log2().floor() - 10)
+    dither = torch.Generator().manual_seed(0)
+    drawn = torch.stack([stored_weight(weight, precision, dither) for _ in range(2000)])
+    assert ((drawn - weight).abs() < 1.001 * step).all()
+    assert ((drawn.mean(0) - weight).abs() < 0.06 * step).all()
+    assert not ((stored_weight(weight, precision) - weight).abs() < 0.06 * step).all()
+
+
+def test_the_largest_of_several_roundings_counts(model, reference, monkeypatch):
+    several = in_precision(reference, model, "w8", {}).yardsticks
+    monkeypatch.setattr(stored, "ROUNDINGS", 1)
+    nearest = in_precision(reference, model, "w8", {}).yardsticks
+    assert (several >= nearest).all()
+    assert (several > 2 * nearest).any()
 
 
 def rounded_by_rows(tensor, precision):
@@ -73,11 +95,11 @@ def rounded_by_rows(tensor, precision):
 
 
 def test_exceptions_are_not_rounded(model):
-    stored = with_stored_weights(model, "w8", {"head": "fp32", "blocks": "fp16", "blocks.1.ffn": "fp32"})
+    rounded = with_stored_weights(model, "w8", {"head": "fp32", "blocks": "fp16", "blocks.1.ffn": "fp32"})
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear | nn.Conv2d):
             continue
-        weight, after = module.weight, stored.get_submodule(name).weight
+        weight, after = module.weight, rounded.get_submodule(name).weight
         if name.startswith(("head", "blocks.1.ffn")):
             assert torch.equal(after, weight), name
         elif name.startswith("blocks"):
@@ -97,9 +119,10 @@ def test_int8_activations_cost_more_and_clip_at_the_range_of_the_calibration(mod
     assert dark.max() > 2 * known.max()
 
 
-def test_int8_activations_of_one_convolution_are_those_of_torch(model, reference):
+def test_int8_activations_of_one_convolution_are_those_of_torch(model, reference, monkeypatch):
     """All but one convolution are left out; torch's own fake quantisation of its input and output is the oracle."""
     name = "blocks.2.ffn.pw_conv1"
+    monkeypatch.setattr(stored, "ROUNDINGS", 1)
     others = {each: "w8" for each, module in model.named_modules() if isinstance(module, nn.Conv2d) and each != name}
     pictures = reference.inputs.images
     oracle = with_stored_weights(model, "w8", {})
