@@ -233,7 +233,14 @@ def quantize(
         rewrite(plan)
         return plan, left
     pictures = compute_reference(prepared.model, few_pictures(plan, prepared))
-    damages = {precision: sensitivities(plan, prepared, precision, progress) for precision in CHOICES}
+    damages = {
+        precision: [
+            each
+            for each in sensitivities(plan, prepared, precision, progress)
+            if not is_within(each.module, plan.keep_fp32)
+        ]
+        for precision in CHOICES
+    }
 
     def measured() -> float | None:
         tolerance = plan.tolerance  # of no matter here

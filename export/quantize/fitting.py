@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 
 from export.precision import Exceptions, Precision
@@ -27,12 +28,19 @@ def fit(
     """
     original = artifact.with_name(f"float32-{artifact.name}")
     shutil.copy(artifact, original)
-    fixed = artifact.stat().st_size - 4 * sum(damage.weights for damage in damages["w8"])
     surplus, deficit = 0.0, 0.0  # bytes and dB, of the rounds so far
     try:
+        rewrite({})
+        least = artifact.stat().st_size
+        if budget.megabytes is not None and least > budget.megabytes * 1e6:
+            raise UsageError(
+                f"a budget of {budget.megabytes:g} MB is too small: with w8 everywhere it takes "
+                f"{ceil(least / 1e4) / 100:.2f} MB; give that or more"
+            )
+        fixed = least - sum(4 * damage.weights - damage.saved_bytes for damage in damages["w8"])
         for _ in range(ROUNDS):
             if budget.megabytes is not None:
-                chosen = assign(damages, fixed, budget_bytes=int(budget.megabytes * 1e6 - surplus))
+                chosen = assign(damages, fixed, budget_bytes=max(int(budget.megabytes * 1e6 - surplus), least))
             else:
                 chosen = assign(damages, fixed, min_psnr_db=(budget.psnr_db or 0) + deficit)
             exceptions = {module: precision for module, precision in chosen.items() if precision != "w8"}

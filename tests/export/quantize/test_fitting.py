@@ -27,13 +27,14 @@ def artifact(tmp_path):
 
 @pytest.fixture
 def rewrite(artifact):
-    """A quantiser whose files are `surplus` bytes larger than their weights; it keeps what it was asked for."""
+    """A quantiser that adds `surplus` bytes where not all is int8; it keeps what it was asked for, after that."""
 
     def quantise(exceptions):
         assert artifact.read_bytes() == ORIGINAL  # never what is quantised already
-        quantise.asked.append(dict(exceptions))
+        if exceptions:
+            quantise.asked.append(dict(exceptions))
         weights = sum(WEIGHTS * BYTES[exceptions.get(name, "w8")] for name in NAMES)
-        artifact.write_bytes(bytes(FIXED + weights + quantise.surplus))
+        artifact.write_bytes(bytes(FIXED + weights + (quantise.surplus if exceptions else 0)))
 
     quantise.asked, quantise.surplus = [], 0
     return quantise
@@ -94,7 +95,8 @@ def test_an_exact_artifact_has_enough(artifact, rewrite):
 def test_after_so_many_rounds_it_is_given_up(artifact, rewrite, budget):
     def one_byte_too_many(exceptions):
         rewrite(exceptions)
-        artifact.write_bytes(bytes(7501))
+        if exceptions:
+            artifact.write_bytes(bytes(7501))
 
     with pytest.raises(UsageError, match=f"within {budget} was found in {ROUNDS} rounds; give more room"):
         fit(budget, DAMAGES, artifact, one_byte_too_many, lambda: 49.999)
@@ -112,8 +114,8 @@ def test_the_float_original_goes_when_the_quantiser_fails(artifact):
 
 
 def test_a_size_that_can_not_be_had_is_refused_before_a_round(artifact, rewrite):
-    with pytest.raises(UsageError, match=r"a budget of 0.004 MB is too small: .* takes 0.01 MB"):
+    """By what int8 everywhere really takes, and in terms of what was asked for."""
+    with pytest.raises(UsageError, match=r"a budget of 0.004 MB is too small: with w8 everywhere it takes 0.01 MB"):
         fit(Budget(megabytes=0.004), DAMAGES, artifact, rewrite, unmeasured)
     assert rewrite.asked == []
-    assert artifact.read_bytes() == ORIGINAL
     assert list(artifact.parent.iterdir()) == [artifact]

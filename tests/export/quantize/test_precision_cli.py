@@ -261,13 +261,13 @@ def test_a_budget_of_bytes_is_held_and_used(package, prepared):
 
 
 def test_the_smallest_size_is_said(run, package):
-    """About what int8 everywhere takes; nothing is written."""
+    """What int8 everywhere takes; nothing is written."""
     code, printed, said, out = run("--budget-mb", "0.1")
     assert (code, printed, list(out.iterdir())) == (2, "", [])
     error = said.splitlines()[-1]
     assert error.startswith("dmf-export: error: a budget of 0.1 MB is too small: ")
     smallest = float(re.search(r"it takes ([\d.]+) MB; give that or more", error)[1]) * 1e6
-    assert smallest == pytest.approx(package("--precision", "w8").artifact.stat().st_size, rel=0.05)
+    assert smallest == pytest.approx(package("--precision", "w8").artifact.stat().st_size, abs=1e4)
     assert smallest != pytest.approx(package("--precision", "fp16").artifact.stat().st_size, rel=0.05)
 
 
