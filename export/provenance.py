@@ -22,6 +22,7 @@ TOOLS = (
     "coremltools",
     "litert-torch",
     "ai-edge-litert",
+    "ai-edge-quantizer",
     "tensorflow",
     "onnx2tf",
 )

@@ -6,6 +6,7 @@ have the network see what it never sees in use, so it is refused.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,7 @@ def has_own_pictures(config: DMFConfig) -> bool:
     return config == VARIANTS["dmf_nano"]
 
 
+@cache
 def _digits(config: DMFConfig) -> NDArray[np.uint8]:
     if not has_own_pictures(config):
         raise UsageError(
