@@ -41,7 +41,7 @@ from export.verify.reference import Reference, compute_reference, without_bank
 from export.verify.stored import in_precision
 from export.verify.taps import find_taps
 from runtime.commandline import SILENT, Progress
-from runtime.errors import CommandError, ConverterError, ParityError, RunnerError
+from runtime.errors import CommandError, ConverterError, ParityError, RunnerError, UsageError
 from runtime.golden import Golden, Taps, write_golden
 from runtime.manifest import GOLDEN_NAME, InputSpec, Package, write_manifest
 from runtime.preprocess import MEAN, STD, to_input
@@ -221,6 +221,10 @@ def quantize(
     Raises as `convert` does, and `UsageError` for a budget that can't be held.
     """
     graph = lowered(plan, prepared)
+    stored = [weight.module for weight in Weights(graph, plan.precision, {}).all]
+    for name in plan.keep_fp32:
+        if not any(is_within(module, [name]) for module in stored):
+            raise UsageError(f"--keep-fp32 {name}: it is folded into others, or has no weights; name one that has")
     inputs = calibration_inputs(plan.calibration, spec) if plan.calibration and plan.precision == "w8a8" else None
     left: list[Left] = []
 

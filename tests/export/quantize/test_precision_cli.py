@@ -271,6 +271,16 @@ def test_the_smallest_size_is_said(run, package):
     assert smallest != pytest.approx(package("--precision", "fp16").artifact.stat().st_size, rel=0.05)
 
 
+def test_a_module_without_weights_of_its_own_can_not_be_kept(run):
+    """A norm is folded into what follows it."""
+    code, printed, said, out = run("--precision", "w8", "--keep-fp32", "blocks.1.norm")
+    assert (code, printed) == (2, "")
+    assert said.splitlines()[-1] == (
+        "dmf-export: error: --keep-fp32 blocks.1.norm: it is folded into others, or has no weights; name one that has"
+    )
+    assert list(out.iterdir()) == []
+
+
 def test_a_budget_of_accuracy_is_held(package, prepared, digits):
     """On the eight digits that modules were chosen by."""
     few = digits[evenly(200, 8)]
