@@ -250,7 +250,7 @@ def test_a_calibration_folder_that_is_missing(refused, tmp_path):
 
 def test_a_budget_that_is_too_small(refused, tmp_path, good_converter):
     argv = [*ONNX, "--budget-mb", "0.1", "--out", tmp_path]
-    refused(argv, 2, "a budget of 0.1 MB is too small", "with the fewest bits everywhere it takes 0.", "or more")
+    refused(argv, 2, "a budget of 0.1 MB is too small", "with w8 everywhere it takes 1.", "or more")
     assert contents(tmp_path) == {}
 
 
