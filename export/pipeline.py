@@ -222,7 +222,7 @@ def quantize(
     """
     graph = lowered(plan, prepared)
     stored = [weight.module for weight in Weights(graph, plan.precision, {}).all]
-    for name in plan.keep_fp32:
+    for name in plan.keep_fp32 if not plan.in_half else ():  # in half, a module without weights can be kept, too
         if not any(is_within(module, [name]) for module in stored):
             raise UsageError(f"--keep-fp32 {name}: it is folded into others, or has no weights; name one that has")
     inputs = calibration_inputs(plan.calibration, spec) if plan.calibration and plan.precision == "w8a8" else None
