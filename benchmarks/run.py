@@ -29,8 +29,9 @@ from export.plan import make_plan
 from export.provenance import Origin
 from runtime import commandline
 from runtime.commandline import ArgumentParser, Progress
+from runtime.latency import Comparison
 from runtime.manifest import Package, open_package
-from runtime.measure import Comparison, Subject, compare
+from runtime.measure import Subject, compare
 
 RESULTS = Path(__file__).parent / "results"
 MODELS, SEED, REPEATS = ("dmf_xxs", "dmf_xs", "dmf_s"), 0, 200

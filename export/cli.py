@@ -31,8 +31,9 @@ from export.quantize.calibration import find_calibration
 from export.tuning import tuned
 from runtime import commandline
 from runtime.errors import UsageError
+from runtime.latency import LatencyReport
 from runtime.manifest import Package
-from runtime.measure import LatencyReport, measure
+from runtime.measure import measure
 
 PROG = "dmf-export"
 EPILOG = """\

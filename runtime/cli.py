@@ -1,44 +1,52 @@
-"""``dmf-bench``: measure packages on this host, and count their instructions on an emulated ARM64 CPU."""
+"""``dmf-bench``: measure packages on this host and on phones, and count instructions on an emulated ARM64 CPU."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from runtime import commandline
+from runtime.android import ACCELERATORS, Measurement, measure_on_phones
 from runtime.arm64.setup import CPUS
 from runtime.documents import check_writable
-from runtime.errors import UsageError
+from runtime.errors import RunnerError, UsageError
 from runtime.instructions import InstructionResults, count, write_counts
+from runtime.latency import LatencyReport, Results, write_results
 from runtime.manifest import Package, open_package
-from runtime.measure import DEVICES, Results, compare, measure, write_results
+from runtime.measure import compare, measure
 from runtime.report import comparison_text, instructions_text, latency_text
 
 PROG = "dmf-bench"
 EPILOG = """\
 example:
   dmf-bench build/dmf_s-onnx --against build/dmf_s-tflite --json out.json
+  dmf-bench build/dmf_s-tflite --on android --accelerators cpu gpu
   dmf-bench build/dmf_s-tflite --on arm64 --count instructions --cpu cortex-a53
 
-exit codes: 0 measured, 2 wrong arguments or an altered package, 5 the runtime or the emulation failed,
+exit codes: 0 measured, 2 wrong arguments or an altered package, 5 the phone, the runtime or the emulation failed,
 130 interrupted"""
 OF_LATENCY = ("threads", "warmup", "repeats", "against")
+OF_PHONES = ("accelerators", "benchmark_model", "timeout")
+PLACES = ("host", "arm64", "android")
 
 
 def build_parser() -> commandline.ArgumentParser:
     """The command's arguments."""
     parser = commandline.ArgumentParser(
         prog=PROG,
-        description="Measure latency and memory of exported packages, each in its own process, "
-        "or count the ARM64 instructions of one inference.",
+        description="Measure latency and memory of exported packages, each in its own process, on this host or on "
+        "phones, or count the ARM64 instructions of one inference.",
         epilog=EPILOG,
     )
     parser.add_argument("packages", nargs="+", metavar="PACKAGE", help="a folder dmf-export wrote")
     parser.add_argument(
         "--on",
-        choices=(*DEVICES, "arm64"),
+        type=place,
         default="host",
-        help="this host, or an emulated ARM64 CPU, which counts but measures no time (default: host)",
+        metavar="WHERE",
+        help="host; android, the phone that is plugged in, or android:SERIAL, or android:all at once; or arm64, an "
+        "emulated CPU, which counts but measures no time (default: host)",
     )
     parser.add_argument("--count", choices=("instructions",), help="count these instead of measuring; on arm64 only")
     parser.add_argument(
@@ -65,9 +73,30 @@ def build_parser() -> commandline.ArgumentParser:
         help="timed invokes of each package (default: 100)",
     )
     parser.add_argument(
+        "--accelerators",
+        choices=sorted({name for names in ACCELERATORS.values() for name in names}),
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="on android: cpu, gpu (tflite), nnapi; each is measured in a process of its own (default: cpu)",
+    )
+    parser.add_argument(
+        "--benchmark-model",
+        type=Path,
+        metavar="FILE",
+        help="on android: LiteRT's benchmark_model for ARM64, used instead of the app; no samples, never valid",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=commandline.positive,
+        default=600.0,
+        metavar="S",
+        help="on android: seconds that one measurement may take (default: 600)",
+    )
+    parser.add_argument(
         "--against",
         metavar="OTHER",
-        help="compare each PACKAGE with OTHER, the two measured in alternation",
+        help="compare each PACKAGE with OTHER, the two measured in alternation; on host only",
     )
     parser.add_argument(
         "--json",
@@ -76,6 +105,17 @@ def build_parser() -> commandline.ArgumentParser:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser
+
+
+def place(text: str) -> str:
+    """A parser for ``type=`` that takes host, arm64, android, and android:SERIAL."""
+    name, colon, serial = text.partition(":")
+    if name not in PLACES or (colon and (name != "android" or not serial)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not one of {', '.join(PLACES)}, android:SERIAL, android:all"
+            f"{commandline.nearest(name, PLACES)}"
+        )
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,20 +134,28 @@ def _bench(argv: Sequence[str] | None) -> int:
     progress = commandline.Progress(quiet=arguments.quiet)
     if arguments.count:
         _count(packages, arguments, progress)
+    elif arguments.on.startswith("android"):
+        _measure_on_phones(packages, arguments, progress)
     else:
         _measure(packages, against, arguments, progress)
     return 0
 
 
 def _check(arguments: Any, parser: commandline.ArgumentParser) -> None:
-    """UsageError for what does not go together: time is measured on the host, instructions are counted on ARM64."""
+    """UsageError for what does not go together: time is measured on host and phones, instructions counted on ARM64."""
     if arguments.on == "arm64" and not arguments.count:
         raise UsageError(
             "--on arm64 is an emulator, and its time is not latency; give --count instructions, or measure --on host"
         )
-    if arguments.on == "host" and (arguments.count or arguments.cpu):
+    if arguments.on != "arm64" and (arguments.count or arguments.cpu):
         flag = "--count" if arguments.count else "--cpu"
-        raise UsageError(f"{flag} is for an emulated CPU, not for host; give --on arm64 --count instructions")
+        raise UsageError(f"{flag} is for an emulated CPU, not for {arguments.on}; give --on arm64 --count instructions")
+    if not arguments.on.startswith("android"):
+        given = [name for name in OF_PHONES if getattr(arguments, name) != parser.get_default(name)]
+        if given:
+            raise UsageError(f"--{given[0].replace('_', '-')} is of phones, not of {arguments.on}; give --on android")
+    elif arguments.against:
+        raise UsageError("--against alternates on this host only; give both packages to --on android instead")
     if arguments.count:
         given = [name for name in OF_LATENCY if getattr(arguments, name) != parser.get_default(name)]
         if given:
@@ -128,10 +176,40 @@ def _count(packages: Sequence[Package], arguments: Any, progress: commandline.Pr
         write_counts(arguments.json, results)
 
 
+def _measure_on_phones(packages: Sequence[Package], arguments: Any, progress: commandline.Progress) -> None:
+    measurement = Measurement(
+        arguments.threads,
+        arguments.warmup,
+        arguments.repeats,
+        tuple(dict.fromkeys(arguments.accelerators or ("cpu",))),
+        arguments.benchmark_model,
+        arguments.timeout,
+    )
+    with progress.stage(f"measure {', '.join(package.manifest.name for package in packages)} on {arguments.on}"):
+        select = arguments.on.partition(":")[2] or None
+        reports, errors = measure_on_phones(packages, select, measurement, say=progress.say)
+    if reports:
+        _tell(Results(reports=tuple(reports)), reports, arguments)
+    if errors:
+        raise RunnerError("; ".join(map(str, errors)))
+
+
+def _tell(results: Results, reports: Sequence[LatencyReport], arguments: Any) -> None:
+    """Print the results, as a table or as JSON, and write them."""
+    if arguments.json == "-":
+        print(results.render(), end="")
+        return
+    print(latency_text(reports))
+    for comparison in results.comparisons:
+        print(comparison_text(comparison))
+    if arguments.json:
+        write_results(arguments.json, results)
+
+
 def _measure(
     packages: Sequence[Package], against: Package | None, arguments: Any, progress: commandline.Progress
 ) -> None:
-    options = {name: getattr(arguments, name) for name in ("on", "threads", "warmup", "repeats")}
+    options = {name: getattr(arguments, name) for name in ("threads", "warmup", "repeats")}
     reports, comparisons = [], []
     for package in packages:
         name = package.manifest.name
@@ -142,16 +220,8 @@ def _measure(
             with progress.stage(f"compare {name} with {against.manifest.name}"):
                 comparisons.append(compare(package, against, **options))
 
-    results = Results(reports=tuple(reports), comparisons=tuple(comparisons))
-    if arguments.json == "-":
-        print(results.render(), end="")
-        return
     pairs = [report for each in comparisons for report in (each.package, each.against)]
-    print(latency_text([*reports, *pairs]))
-    for comparison in comparisons:
-        print(comparison_text(comparison))
-    if arguments.json:
-        write_results(arguments.json, results)
+    _tell(Results(reports=tuple(reports), comparisons=tuple(comparisons)), [*reports, *pairs], arguments)
 
 
 if __name__ == "__main__":

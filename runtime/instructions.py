@@ -12,8 +12,9 @@ from pathlib import Path
 from runtime import documents
 from runtime.arm64.runner import TIMEOUT_S, WARMUP, Workload, check_emulated, count_instructions, silent
 from runtime.arm64.setup import Say
+from runtime.latency import RuntimeInfo
 from runtime.manifest import Package
-from runtime.measure import RuntimeInfo, bench_input
+from runtime.measure import bench_input
 
 SCHEMA = "instructions-v1"
 

@@ -5,13 +5,11 @@ a device that slows down slows both, and the spread of the ratio over the rounds
 ratio.
 """
 
-import math
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -19,43 +17,21 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime import documents
 from runtime.errors import UsageError
 from runtime.golden import read_golden
+from runtime.latency import (
+    FEWEST_SAMPLES,
+    Comparison,
+    Conditions,
+    LatencyReport,
+    RuntimeInfo,
+    percentiles_ms,
+)
 from runtime.manifest import Package
 from runtime.preprocess import to_input
 from runtime.worker import Worker
 
-SCHEMA = "latency-v1"
-DEVICES = ("host",)
 TIMEOUT_S = 600.0
-
-
-@dataclass(frozen=True)
-class RuntimeInfo:
-    """The inference runtime; ``delegate_partitions`` is None for any but LiteRT."""
-
-    name: str
-    version: str
-    delegate_partitions: int | None
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """The device and the state it was in.
-
-    Load averages are over one minute, before the worker and after the samples.
-    """
-
-    measured_at: str
-    machine: str
-    cpu: str
-    logical_cores: int
-    os: str
-    python: str
-    governor: str | None
-    load_average_before: float
-    load_average_after: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,78 +64,9 @@ class Subject:
         )
 
 
-@dataclass(frozen=True)
-class LatencyReport:
-    """One package measured on one device; the schema describes each field."""
-
-    package: str
-    artifact_sha256: str
-    model: str
-    format: str
-    precision: str
-    target: str
-    on: str
-    runtime: RuntimeInfo
-    threads: int
-    input: str
-    warmup_count: int
-    cold_load_ms: float
-    samples_ms: tuple[float, ...]
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    mean_ms: float
-    min_ms: float
-    baseline_memory_bytes: int
-    peak_memory_bytes: int
-    conditions: Conditions
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two packages measured in alternation.
-
-    Ratios are package / against, above 1 where the package is slower.
-    """
-
-    package: LatencyReport
-    against: LatencyReport
-    block_count: int
-    latency_ratio: float
-    round_ratios: tuple[float, ...]
-    ratio_q25: float
-    ratio_q75: float
-    ratio_min: float
-    ratio_max: float
-
-
-@dataclass(frozen=True)
-class Results:
-    """The document ``dmf-bench --json`` writes."""
-
-    schema_version: int = field(default=1, kw_only=True)
-    reports: tuple[LatencyReport, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
-
-    def render(self) -> str:
-        """The document as validated text."""
-        return documents.render_json(documents.to_json(self), SCHEMA, "latency results")
-
-
-def write_results(path: Path | str, results: Results) -> None:
-    """Write the results whole or not at all."""
-    documents.write_json(Path(path), documents.to_json(results), SCHEMA)
-
-
-def read_results(path: Path | str) -> Results:
-    """The results at ``path``. UsageError: not JSON, or a violation of the schema."""
-    return documents.from_json(Results, documents.read_json(Path(path), SCHEMA))
-
-
 def measure(
     package: Package,
     *,
-    on: str = "host",
     threads: int = 1,
     warmup: int = 10,
     repeats: int = 100,
@@ -170,8 +77,8 @@ def measure(
     UsageError: a number out of range, or an inference runtime that is not installed. RunnerError:
     the runtime failed, its worker died, or it took longer than ``timeout_s`` over one request.
     """
-    _check(on, threads, warmup, repeats)
-    with _Bench(package, on, threads, warmup, timeout_s) as bench:
+    _check(threads, warmup, repeats)
+    with _Bench(package, threads, warmup, timeout_s) as bench:
         bench.sample(repeats)
         return bench.report()
 
@@ -180,7 +87,6 @@ def compare(
     package: Package | Subject,
     against: Package | Subject,
     *,
-    on: str = "host",
     threads: int = 1,
     warmup: int = 10,
     repeats: int = 100,
@@ -193,14 +99,12 @@ def compare(
     with one more invoke that is not timed, for the other package has just had the caches. Raises
     what ``measure`` raises.
     """
-    _check(on, threads, warmup, repeats)
+    _check(threads, warmup, repeats)
     if block < 1:
         raise UsageError(f"block is {block}, it must be >= 1")
     blocks = [min(block, repeats - start) for start in range(0, repeats, block)]
     with ExitStack() as stack:
-        first, second = (
-            stack.enter_context(_Bench(each, on, threads, warmup, timeout_s)) for each in (package, against)
-        )
+        first, second = (stack.enter_context(_Bench(each, threads, warmup, timeout_s)) for each in (package, against))
         round_ratios = []
         for index, count in enumerate(blocks):
             medians_ms = {}
@@ -223,18 +127,6 @@ def compare(
     )
 
 
-def percentiles_ms(samples_ms: Sequence[float]) -> dict[str, float]:
-    """p50, p90, p99 (linearly interpolated), mean and minimum, under the report's names."""
-    p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, [50, 90, 99]))
-    return {
-        "p50_ms": p50,
-        "p90_ms": p90,
-        "p99_ms": p99,
-        "mean_ms": math.fsum(samples_ms) / len(samples_ms),
-        "min_ms": min(samples_ms),
-    }
-
-
 def bench_input(package: Package) -> tuple[NDArray[np.float32], str]:
     """The array to run and what it is.
 
@@ -255,9 +147,9 @@ def bench_input(package: Package) -> tuple[NDArray[np.float32], str]:
 class _Bench:
     """An artifact in its worker, opened and warmed up, and the samples taken of it so far."""
 
-    def __init__(self, package: Package | Subject, on: str, threads: int, warmup: int, timeout_s: float) -> None:
+    def __init__(self, package: Package | Subject, threads: int, warmup: int, timeout_s: float) -> None:
         self._subject = Subject.of(package) if isinstance(package, Package) else package
-        self._on, self._threads, self._warmup = on, threads, warmup
+        self._threads, self._warmup = threads, warmup
         self._timeout_s = timeout_s
         self._samples_ms: list[float] = []
 
@@ -291,8 +183,9 @@ class _Bench:
             format=subject.format,
             precision=subject.precision,
             target=subject.target,
-            on=self._on,
+            on="host",
             runtime=RuntimeInfo(**self._opened["runtime"]),
+            accelerator="any" if subject.format == "coreml" else "cpu",
             threads=self._threads,
             input=subject.input,
             warmup_count=self._warmup,
@@ -301,6 +194,8 @@ class _Bench:
             **percentiles_ms(self._samples_ms),
             baseline_memory_bytes=self._opened["baseline_memory_bytes"],
             peak_memory_bytes=self._worker.peak_memory_bytes(),
+            golden=None,  # dmf-verify checks them here
+            invalid_because=("too_few_samples",) if len(self._samples_ms) < FEWEST_SAMPLES else (),
             conditions=_conditions(self._load_before),
         )
 
@@ -318,6 +213,7 @@ def _conditions(load_before: float) -> Conditions:
         governor=governor.read_text().strip() if governor.exists() else None,
         load_average_before=load_before,
         load_average_after=os.getloadavg()[0],
+        device=None,
     )
 
 
@@ -332,9 +228,7 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()  # ARM Linux names no model
 
 
-def _check(on: str, threads: int, warmup: int, repeats: int) -> None:
-    if on not in DEVICES:
-        raise UsageError(f"on is {on!r}, it must be one of {', '.join(DEVICES)}")
+def _check(threads: int, warmup: int, repeats: int) -> None:
     for name, value, least in (
         ("threads", threads, 1),
         ("warmup", warmup, 0),

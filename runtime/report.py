@@ -3,25 +3,45 @@
 from collections.abc import Sequence
 
 from runtime.instructions import InstructionReport
-from runtime.measure import Comparison, LatencyReport
+from runtime.latency import FEWEST_SAMPLES, Comparison, Flag, LatencyReport
 
-HEADER = ("package", "runtime", "threads", "p50 ms", "p90 ms", "p99 ms", "load ms", "peak MiB")
+HEADER = ("package", "on", "runtime", "threads", "p50 ms", "p90 ms", "p99 ms", "load ms", "peak MiB")
+REMEDIES: dict[Flag, str] = {
+    "throttled": "the phone was too hot: let it cool, off its charger",
+    "battery_saver": "battery saver was on: turn it off",
+    "screen_off": "the screen went off: keep it on",
+    "too_few_samples": f"fewer than {FEWEST_SAMPLES} samples: give more --repeats",
+    "not_foreground": "not measured by an app in front: use the app, and leave it in front",
+    "wrong_answers": "the answers are not the golden ones: this accelerator computes something else",
+}
 
 
 def _row(report: LatencyReport) -> tuple[str, ...]:
-    times_ms = (report.p50_ms, report.p90_ms, report.p99_ms, report.cold_load_ms)
+    device = report.conditions.device
+    peak_bytes = report.peak_memory_bytes
     return (
         report.package,
+        report.on if device is None else f"{device.model} {report.accelerator}",
         f"{report.runtime.name} {report.runtime.version}",
         str(report.threads),
-        *(f"{time_ms:.3f}" for time_ms in times_ms),
-        f"{report.peak_memory_bytes / 2**20:.0f}",
+        *(_milliseconds(each) for each in (report.p50_ms, report.p90_ms, report.p99_ms, report.cold_load_ms)),
+        "-" if peak_bytes is None else f"{peak_bytes / 2**20:.0f}",
     )
 
 
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def latency_text(reports: Sequence[LatencyReport]) -> str:
-    """The reports as aligned columns, numbers to the right."""
-    return _aligned([HEADER, *map(_row, reports)], left=2)
+    """The reports as aligned columns, numbers to the right, and below them what makes some invalid."""
+    table = _aligned([HEADER, *map(_row, reports)], left=3)
+    notes = [
+        f"not valid: {' '.join(_row(report)[:2])}: {REMEDIES[flag]}"
+        for report in reports
+        for flag in report.invalid_because
+    ]
+    return "\n".join([table, *notes])
 
 
 def comparison_text(comparison: Comparison) -> str:

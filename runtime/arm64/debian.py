@@ -85,6 +85,6 @@ def _archive_of_this_machine() -> str:
             if suite == release.get("VERSION_CODENAME"):
                 return uri
     raise RunnerError(
-        f"ARM64 can't be emulated here: the emulator comes from Debian's archive, and apt on this machine "
+        f"packages come from Debian's archive, and apt on this machine "
         f"({release.get('PRETTY_NAME', 'an unknown system')}) names none; use Debian 12 or later"
     )

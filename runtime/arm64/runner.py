@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from runtime.arm64.setup import CPUS, Say, prepare
 from runtime.commandline import nearest
 from runtime.errors import RunnerError, UsageError
-from runtime.measure import RuntimeInfo
+from runtime.latency import RuntimeInfo
 from runtime.runners import Array
 from runtime.worker import Worker
 

@@ -16,21 +16,19 @@
 Each appears whole or not at all. Only what is missing is made, by one process at a time.
 """
 
-import fcntl
 import hashlib
 import os
 import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from runtime.arm64.debian import Archive, run
-from runtime.cache import cache_folder
+from runtime.cache import alone, cache_folder
 from runtime.errors import CommandError, RunnerError
 from runtime.worker import ROOT, Launch
 
@@ -137,7 +135,7 @@ def prepare(say: Say = lambda line: None) -> Harness:
         return harness
     _check_machine()
     try:
-        with _alone(harness.folder, say), tempfile.TemporaryDirectory(dir=harness.folder, prefix="filling-") as work:
+        with alone(harness.folder, say), tempfile.TemporaryDirectory(dir=harness.folder, prefix="filling-") as work:
             _fill(harness, versions, Path(work), say)
     except OSError as error:
         raise RunnerError(
@@ -171,21 +169,6 @@ def _check_machine() -> None:
         raise RunnerError(
             f"ARM64 can't be emulated here: no {', '.join(lacking)}; it takes Debian 12 or later with gcc installed"
         )
-
-
-@contextmanager
-def _alone(folder: Path, say: Say) -> Iterator[None]:
-    """One process at a time. What one that was killed has left is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process, which is filling {folder}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in folder.glob("filling-*"):
-            shutil.rmtree(left)
-        yield
 
 
 def _fill(harness: Harness, versions: dict[str, str], work: Path, say: Say) -> None:

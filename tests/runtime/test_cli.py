@@ -12,7 +12,7 @@ import pytest
 
 from runtime import documents
 from runtime.cli import build_parser, main
-from runtime.measure import read_results
+from runtime.latency import read_results
 
 FAST = ["--warmup", "1", "--repeats", "4"]
 
@@ -109,7 +109,7 @@ def test_against_and_json_on_stdout(capsys, onnx_package, heavy_package):
     out, err = capsys.readouterr()
     assert err == ""
     document = json.loads(out)
-    documents.validate(document, "latency-v1", "stdout")
+    documents.validate(document, "latency-v2", "stdout")
     assert document["reports"] == []
     assert document["comparisons"][0]["latency_ratio"] > 1.5
 

@@ -13,15 +13,8 @@ import pytest
 
 from runtime import documents
 from runtime.errors import RunnerError, UsageError
-from runtime.measure import (
-    Results,
-    bench_input,
-    compare,
-    measure,
-    percentiles_ms,
-    read_results,
-    write_results,
-)
+from runtime.latency import Results, percentiles_ms, read_results, write_results
+from runtime.measure import bench_input, compare, measure
 from runtime.preprocess import to_input
 from runtime.report import comparison_text, latency_text
 from runtime.worker import Worker
@@ -202,7 +195,7 @@ def test_results_round_trip_and_mutilated_ones_are_refused(onnx_package, report,
         (r"\$\.reports\[0\]: Additional", lambda d: d["reports"][0].update(p50=1)),
         (r"\$\.comparisons\[0\]\.against", lambda d: d["comparisons"][0].update(against={})),
         (r"\$: 'comparisons' is a required", lambda d: d.pop("comparisons")),
-        (r"schema_version: 2 is not 1", lambda d: d.update(schema_version=2)),
+        (r"schema_version: 1 is not 2", lambda d: d.update(schema_version=1)),
     ):
         document = copy.deepcopy(whole)
         mutilate(document)
@@ -218,7 +211,7 @@ def test_a_failed_write_leaves_what_was_there(report, tmp_path):
     with pytest.raises(UsageError, match=r"\$\.reports\[0\]\.p50_ms"):
         write_results(path, wrong)
     with pytest.raises(UsageError, match="not finite"):
-        documents.write_json(path, wrong_document(report), "latency-v1")
+        documents.write_json(path, wrong_document(report), "latency-v2")
     assert path.read_text() == "before"
     assert [child.name for child in tmp_path.iterdir()] == ["out.json"]
 
