@@ -23,7 +23,15 @@ from runtime.errors import RunnerError
 HERE = Path(__file__).parent
 PORT = 5555
 PACKAGES = (
-    *("adbd", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog", "busybox-static"),
+    *(
+        "adbd",
+        "dash",
+        "android-libbase",
+        "android-libboringssl",
+        "android-libcutils",
+        "android-liblog",
+        "busybox-static",
+    ),
     *("libbrotli1", "libc6", "libcap2", "libgcc-s1", "libgcrypt20", "libgpg-error0", "liblz4-1", "liblzma5"),
     *("libprotobuf32t64", "libstdc++6", "libsystemd0", "libxxhash0", "libzstd1", "zlib1g"),
 )
@@ -42,7 +50,7 @@ class AdbDevice:
 
     def __init__(self, root: Path, harness: Harness) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="dmf-adbd-"))
-        namespaces = [
+        namespaces = (
             "--user",
             "--map-root-user",
             "--mount",
@@ -51,14 +59,8 @@ class AdbDevice:
             "--fork",
             "--kill-child",
             "--mount-proc",
-        ]
-        inside = [
-            str(HERE / "inside.sh"),
-            str(root),
-            str(harness.emulator),
-            str(harness.sysroot),
-            str(harness.packages),
-        ]
+        )
+        inside = (HERE / "inside.sh", root, harness.emulator, harness.sysroot, harness.packages)
         pipe = subprocess.PIPE
         self._unshare = subprocess.Popen(
             ["unshare", *namespaces, "bash", *inside], stdin=pipe, stdout=pipe, stderr=pipe, text=True
@@ -79,9 +81,8 @@ class AdbDevice:
         environment = f"HOME={self._folder} TMPDIR={self._folder} ADB_EMU=0"  # 5555 is an emulator's port: not twice
         # nsenter forks to enter the processes' namespace: what kills it must kill adb, too
         enter = f"nsenter --target {self._pid} --user --mount --net --pid --preserve-credentials --wdns=/"
-        adb.write_text(
-            f'#!/bin/sh\nexec env {environment} {enter} setpriv --pdeathsig KILL {shutil.which("adb")} "$@"\n'
-        )
+        command = f"env {environment} {enter} setpriv --pdeathsig KILL {shutil.which('adb')}"
+        adb.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         adb.chmod(0o755)
 
     def adb(self, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""runtime/adb.py against the real adb client and a real adbd (see conftest.py); where a stub stands for adb, the test says so."""
+"""runtime/adb.py against the real adb client and a real adbd (see conftest.py); a test with a stub for adb says so."""
 
 import hashlib
 import os
@@ -119,7 +119,7 @@ def test_unplugged_in_the_middle_of_a_push_it_goes_on_where_it_was(phone, file, 
         return append(self, local, start, there)
 
     monkeypatch.setattr(Phone, "_append", unplugging)
-    with pytest.raises(Unplugged, match="127.0.0.1:5555: the connection was lost"):
+    with pytest.raises(Unplugged, match=r"127.0.0.1:5555: the connection was lost"):
         phone.push(file, FOLDER / "model.tflite")
     assert not phone.wait(1)
     device.plug()
@@ -163,14 +163,14 @@ def test_unplugged_while_a_command_runs(phone, device):
 
 def test_a_full_phone_keeps_nothing(phone, file, device):
     device.room("256K")
-    with pytest.raises(OutOfSpace, match="127.0.0.1:5555: can't .*No space left on device"):
+    with pytest.raises(OutOfSpace, match=r"127.0.0.1:5555: can't .*No space left on device"):
         phone.push(file, FOLDER / "model.tflite")
     assert device.files() == []
 
 
 def test_a_command_has_its_time(phone):
     start = time.monotonic()
-    with pytest.raises(RunnerError, match="shell .*: no answer in 1 s"):
+    with pytest.raises(RunnerError, match=r"shell .*: no answer in 1 s"):
         phone.shell("sleep 30", timeout_s=1)
     assert time.monotonic() - start < 10
 
