@@ -1,0 +1,106 @@
+package org.dmf.classifier
+
+import org.tensorflow.lite.Delegate
+import org.tensorflow.lite.Interpreter
+import org.tensorflow.lite.TensorFlowLite
+import org.tensorflow.lite.gpu.GpuDelegate
+import org.tensorflow.lite.gpu.GpuDelegateFactory
+import org.tensorflow.lite.nnapi.NnApiDelegate
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+/**
+ * LiteRT: XNNPACK on the CPU, or a delegate for the GPU or NNAPI.
+ *
+ * A delegate that cannot be had is an EngineError. Operators that it lacks run on the CPU, and the Java API does not
+ * tell how many these are. Half precision is allowed to fp16 artifacts alone.
+ */
+class LiteRtEngine private constructor(
+    private val interpreter: Interpreter,
+    private val delegate: Delegate?,
+    manifest: Manifest,
+    override val runtime: RuntimeInfo,
+) : Engine {
+    private val signature = signature(interpreter)
+    private val classes = manifest.classes
+    private val input =
+        ByteBuffer
+            .allocateDirect(
+                manifest.input.cropHeight * manifest.input.cropWidth * Pixels.CHANNELS * Float.SIZE_BYTES,
+            ).order(ByteOrder.nativeOrder())
+
+    override fun run(input: FloatArray): FloatArray =
+        orEngineError("run it on ${runtime.accelerator.id}") {
+            this.input.asFloatBuffer().put(input)
+            val logits = arrayOf(FloatArray(classes))
+            if (signature == null) {
+                interpreter.run(this.input, logits)
+            } else {
+                val (key, inputName, outputName) = signature
+                interpreter.runSignature(mapOf(inputName to this.input), mapOf(outputName to logits), key)
+            }
+            logits[0]
+        }
+
+    override fun close() {
+        interpreter.close()
+        delegate?.close() // the interpreter uses it to its end
+    }
+
+    companion object {
+        /** EngineError: the artifact or the delegate cannot be opened. */
+        fun open(
+            modelPackage: ModelPackage,
+            accelerator: Accelerator,
+            threads: Int,
+        ): LiteRtEngine =
+            orEngineError("open ${modelPackage.artifact} on ${accelerator.id}") {
+                val manifest = modelPackage.manifest
+                val delegate = delegate(accelerator, halfPrecision = manifest.precision == "fp16")
+                try {
+                    val options = Interpreter.Options().setNumThreads(threads).setUseXNNPACK(true)
+                    delegate?.let(options::addDelegate)
+                    val version = TensorFlowLite.runtimeVersion()
+                    val runtime = RuntimeInfo("litert", version, accelerator, delegatePartitions = null)
+                    LiteRtEngine(Interpreter(modelPackage.artifact, options), delegate, manifest, runtime)
+                } catch (error: Throwable) {
+                    delegate?.close()
+                    throw error
+                }
+            }
+    }
+}
+
+/**
+ * The network's first output among the names of a TFLite signature.
+ *
+ * litert-torch names them `output_<k>`, and a signature sorts output_10 before output_2; other names stay in order.
+ */
+internal fun firstOutput(names: List<String>): String =
+    if (names.all(OUTPUT::matches)) names.minBy { it.removePrefix("output_").toInt() } else names.first()
+
+private val OUTPUT = Regex("""output_\d+""")
+
+/** How the signature of an artifact, and its input and first output, are named. */
+private data class Signature(
+    val key: String,
+    val input: String,
+    val output: String,
+)
+
+/** Null for an artifact without one: its outputs are then in the order of the graph's. */
+private fun signature(interpreter: Interpreter): Signature? {
+    val key = interpreter.signatureKeys.firstOrNull() ?: return null
+    val input = interpreter.getSignatureInputs(key).single()
+    return Signature(key, input, firstOutput(interpreter.getSignatureOutputs(key).toList()))
+}
+
+private fun delegate(
+    accelerator: Accelerator,
+    halfPrecision: Boolean,
+): Delegate? =
+    when (accelerator) {
+        Accelerator.CPU -> null
+        Accelerator.GPU -> GpuDelegate(GpuDelegateFactory.Options().setPrecisionLossAllowed(halfPrecision))
+        Accelerator.NNAPI -> NnApiDelegate(NnApiDelegate.Options().setUseNnapiCpu(false).setAllowFp16(halfPrecision))
+    }

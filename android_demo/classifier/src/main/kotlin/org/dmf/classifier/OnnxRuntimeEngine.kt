@@ -1,0 +1,70 @@
+package org.dmf.classifier
+
+import ai.onnxruntime.OnnxTensor
+import ai.onnxruntime.OrtEnvironment
+import ai.onnxruntime.OrtSession
+import ai.onnxruntime.providers.NNAPIFlags
+import java.nio.FloatBuffer
+import java.util.EnumSet
+
+/**
+ * ONNX Runtime on the CPU, one operator at a time, or on NNAPI.
+ *
+ * On NNAPI, an operator that would run on the CPU is an EngineError. Half precision is allowed to fp16 artifacts alone.
+ */
+class OnnxRuntimeEngine private constructor(
+    private val environment: OrtEnvironment,
+    private val session: OrtSession,
+    private val shape: LongArray,
+    override val runtime: RuntimeInfo,
+) : Engine {
+    private val inputName = session.inputNames.single()
+    private val logitsName = setOf(session.outputNames.first())
+
+    override fun run(input: FloatArray): FloatArray =
+        orEngineError("run it on ${runtime.accelerator.id}") {
+            OnnxTensor.createTensor(environment, FloatBuffer.wrap(input), shape).use { tensor ->
+                session.run(mapOf(inputName to tensor), logitsName).use { result ->
+                    val logits = (result[0] as OnnxTensor).floatBuffer
+                    FloatArray(logits.remaining()).also { logits.get(it) }
+                }
+            }
+        }
+
+    override fun close() = session.close()
+
+    companion object {
+        /** EngineError: the artifact cannot be opened, or not all of it run on the accelerator. */
+        fun open(
+            modelPackage: ModelPackage,
+            accelerator: Accelerator,
+            threads: Int,
+        ): OnnxRuntimeEngine =
+            orEngineError("open ${modelPackage.artifact} on ${accelerator.id}") {
+                val environment = OrtEnvironment.getEnvironment()
+                val manifest = modelPackage.manifest
+                val shape = listOf(1) + manifest.input.shape.drop(1)
+                OrtSession.SessionOptions().use { options ->
+                    options.setIntraOpNumThreads(threads)
+                    options.setInterOpNumThreads(1)
+                    if (accelerator == Accelerator.NNAPI) useNnapi(options, manifest.precision == "fp16")
+                    OnnxRuntimeEngine(
+                        environment,
+                        environment.createSession(modelPackage.artifact.path, options),
+                        LongArray(shape.size) { shape[it].toLong() },
+                        RuntimeInfo("onnxruntime", environment.version, accelerator, delegatePartitions = null),
+                    )
+                }
+            }
+    }
+}
+
+private fun useNnapi(
+    options: OrtSession.SessionOptions,
+    halfPrecision: Boolean,
+) {
+    val flags = EnumSet.of(NNAPIFlags.CPU_DISABLED)
+    if (halfPrecision) flags.add(NNAPIFlags.USE_FP16)
+    options.addNnapi(flags)
+    options.addConfigEntry("session.disable_cpu_ep_fallback", "1")
+}
