@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: export test test-full lint bench precision instructions arm64 clean
+.PHONY: export test test-full lint bench precision instructions arm64 android clean
 
 export: $(READY)
 	$(BIN)/dmf-export --format all --out build --overwrite
@@ -36,6 +36,9 @@ instructions: $(READY)
 
 arm64: $(READY)
 	$(BIN)/python -m runtime.arm64.setup
+
+android: $(READY)
+	$(BIN)/python -m android_demo.host.toolchain
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "needs Python 3.11 to 3.13: make PYTHON=python3.11")'

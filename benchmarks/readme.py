@@ -15,6 +15,7 @@ from safetensors import safe_open
 from benchmarks.latency_vs_accuracy import NAMES, TOP1
 from benchmarks.peers import PEERS
 from benchmarks.run import MODELS, RESULTS
+from runtime.latency import LatencyReport, read_results
 
 ROOT = Path(__file__).parent.parent
 BLOCK = 10  # samples of a round, `runtime.measure.compare`'s default
@@ -372,8 +373,35 @@ def precision_conditions_table() -> str:
     )
 
 
+def devices_table() -> str:
+    """Every phone by package, accelerator and number of threads: the median of its valid runs, and their range."""
+    runs: dict[tuple[str, ...], list[LatencyReport]] = {}
+    for path in sorted((RESULTS / "devices").glob("*.json")):
+        for report in read_results(path).reports:
+            device = report.conditions.device
+            if device is not None and not report.invalid_because:
+                phone = f"{device.manufacturer} {device.model}"
+                key = (phone, report.conditions.os, report.package, report.accelerator, str(report.threads))
+                runs.setdefault(key, []).append(report)
+    if not runs:
+        return "No phone has been measured yet; [docs/measure-on-a-phone.md](docs/measure-on-a-phone.md) says how."
+    rows = []
+    for key, reports in sorted(runs.items()):
+        p50_ms = [report.p50_ms for report in reports]
+        loads_ms, peaks = ([getattr(each, name) for each in reports] for name in ("cold_load_ms", "peak_memory_bytes"))
+        spread = f"{statistics.median(p50_ms):.2f} ({min(p50_ms):.2f} to {max(p50_ms):.2f})"
+        rows.append([*key, spread, f"{statistics.median(loads_ms):.0f}", mebibytes(max(peaks)), str(len(reports))])
+    header = ["phone", "system", "package", "on", "threads", "p50 ms (runs)", "load ms", "peak MiB", "runs"]
+    return markdown(header, rows)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {  # document -> marker -> table
-    "README.md": {"export": export_table, "lowerings": lowerings_table, "tflite": tflite_table},
+    "README.md": {
+        "export": export_table,
+        "lowerings": lowerings_table,
+        "tflite": tflite_table,
+        "devices": devices_table,
+    },
     "docs/training.md": {
         "checkpoint": checkpoint_table,
         "accuracy": accuracy_table,
