@@ -158,6 +158,7 @@ def report(
         baseline_memory_bytes=None,
         peak_memory_bytes=summary.peak_memory_bytes,
         golden=None,
+        compute_plan=None,
         invalid_because=tuple(flag for flag, raised in flags.items() if raised),
         conditions=Conditions(
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,7 +14,8 @@ import numpy as np
 from runtime import documents
 
 SCHEMA = "latency-v2"
-Accelerator = Literal["cpu", "gpu", "nnapi", "any"]
+ComputeUnits = Literal["all", "cpu_and_neural_engine", "cpu_and_gpu", "cpu_only"]
+Accelerator = Literal["cpu", "gpu", "nnapi", ComputeUnits]
 Flag = Literal["throttled", "battery_saver", "screen_off", "too_few_samples", "not_foreground", "wrong_answers"]
 FEWEST_SAMPLES = 30
 
@@ -65,6 +66,27 @@ class GoldenCheck:
 
 
 @dataclass(frozen=True)
+class PlannedOps:
+    """Operations of one kind and module, by the unit that Core ML prefers for them."""
+
+    op: str
+    module: str | None
+    cpu: int
+    gpu: int
+    neural_engine: int
+
+
+@dataclass(frozen=True)
+class ComputePlan:
+    """How many operations Core ML prefers to run where."""
+
+    cpu: int
+    gpu: int
+    neural_engine: int
+    by_op: tuple[PlannedOps, ...]
+
+
+@dataclass(frozen=True)
 class Conditions:
     """The device and the state it was in.
 
@@ -109,6 +131,7 @@ class LatencyReport:
     baseline_memory_bytes: int | None
     peak_memory_bytes: int | None
     golden: GoldenCheck | None
+    compute_plan: ComputePlan | None
     invalid_because: tuple[Flag, ...]
     conditions: Conditions
 

@@ -185,7 +185,7 @@ class _Bench:
             target=subject.target,
             on="host",
             runtime=RuntimeInfo(**self._opened["runtime"]),
-            accelerator="any" if subject.format == "coreml" else "cpu",
+            accelerator="all" if subject.format == "coreml" else "cpu",
             threads=self._threads,
             input=subject.input,
             warmup_count=self._warmup,
@@ -195,6 +195,7 @@ class _Bench:
             baseline_memory_bytes=self._opened["baseline_memory_bytes"],
             peak_memory_bytes=self._worker.peak_memory_bytes(),
             golden=None,  # dmf-verify checks them here
+            compute_plan=None,
             invalid_because=("too_few_samples",) if len(self._samples_ms) < FEWEST_SAMPLES else (),
             conditions=_conditions(self._load_before),
         )

@@ -12,7 +12,10 @@ from export.verify.cli import build_parser as verify_parser
 from runtime.cli import build_parser as bench_parser
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+DOCUMENTS = [
+    *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "android_demo" / "README.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 PARSERS = {
     "dmf-export": export_parser,
     "dmf-verify": verify_parser,
@@ -31,7 +34,7 @@ def test_the_tables_are_those_of_the_results(document):
     assert spoilt != text
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_flags_in_commands_exist(document):
     for command, arguments in re.findall(
         r"(dmf-export|dmf-verify|dmf-bench|dmf-train)\b(?!`)([^\n`#]*)", document.read_text()
@@ -41,12 +44,12 @@ def test_flags_in_commands_exist(document):
             assert flag in known, f"{document.name}: {command} {flag}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_paths_exist(document):
     text = document.read_text()
     for link in re.findall(r"\]\(([^)h][^)]*)\)", text):
         assert (document.parent / link).exists(), link
-    for path in re.findall(r"`((?:dmf|export|runtime|benchmarks|docs|tests)/[\w./-]+)`", text):
+    for path in re.findall(r"`((?:dmf|export|runtime|android_demo|benchmarks|docs|tests)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
 
 

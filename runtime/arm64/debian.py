@@ -50,6 +50,20 @@ class Archive:
         for file in fetched.glob("*.deb"):
             run(["dpkg", "-x", str(file), str(into)], f"{file.name} can't be unpacked")
 
+    def unpack_root(self, suite: str, architecture: str, packages: Sequence[str], into: Path) -> None:
+        """Fetch ``packages`` and all that they depend on, as for an empty machine, and unpack them into ``into``.
+
+        RunnerError: one of them can't be had.
+        """
+        fetched = self._folder / f"{suite}-{architecture}-root"
+        (fetched / "partial").mkdir(parents=True)
+        names = [f"{name}:{architecture}" for name in packages]
+        download = [*("-y", "--no-install-recommends", "--download-only"), *("-o", f"Dir::Cache::archives={fetched}")]
+        command = ["apt-get", *self._options, *download, "-t", suite, "install", *names]
+        run(command, f"packages of Debian {suite} can't be fetched", fetched)
+        for file in fetched.glob("*.deb"):
+            run(["dpkg", "-x", str(file), str(into)], f"{file.name} can't be unpacked")
+
 
 def run(command: Sequence[str], failure: str, folder: Path | None = None) -> str:
     """The command's stdout. RunnerError: it failed; ``failure`` and its last words."""

@@ -43,6 +43,7 @@ def report(samples_ms, **changes):
         baseline_memory_bytes=1 << 20,
         peak_memory_bytes=50 << 20,
         golden=None,
+        compute_plan=None,
         invalid_because=(),
         conditions=conditions,
     )

@@ -56,6 +56,7 @@ data class LatencyReport(
             "baseline_memory_bytes" to baselineMemoryBytes,
             "peak_memory_bytes" to peakMemoryBytes,
             "golden" to selfTest?.toJson(),
+            "compute_plan" to null, // Core ML's
             "invalid_because" to JSONArray(invalidBecause.map { it.id }),
             "conditions" to conditions(),
         )

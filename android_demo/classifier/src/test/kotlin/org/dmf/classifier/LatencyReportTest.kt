@@ -135,6 +135,6 @@ class LatencyReportTest {
             setOf("package", "artifact_sha256", "model", "format", "precision", "target", "on", "runtime") +
                 setOf("accelerator", "threads", "input", "warmup_count", "cold_load_ms", "samples_ms", "p50_ms") +
                 setOf("p90_ms", "p99_ms", "mean_ms", "min_ms", "baseline_memory_bytes", "peak_memory_bytes") +
-                setOf("golden", "invalid_because", "conditions")
+                setOf("golden", "compute_plan", "invalid_because", "conditions")
     }
 }
