@@ -93,6 +93,7 @@ def test_table_progress_and_json_file(capsys, onnx_package, tflite_package, tmp_
         "package",
         "tiny-onnx-fp32",
         "tiny-tflite-fp32",
+        *["not"] * 2,  # valid: 4 samples are too few
     ]
     assert [line.split(":")[0] for line in err.splitlines()] == [
         "measure tiny-onnx-fp32",
