@@ -12,14 +12,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from runtime import benchmark_model, documents
 from runtime.adb import OutOfSpace, Phone, Unplugged, phones
-from runtime.cache import cache_folder
 from runtime.errors import RunnerError, UsageError
 from runtime.latency import SCHEMA, Accelerator, LatencyReport, Results
+from runtime.logs import keep_log
 from runtime.manifest import MANIFEST_NAME, Package
 
 APP = "org.dmf.demo"
@@ -219,7 +218,7 @@ def _await(phone: Phone, result: PurePosixPath, timeout_s: float) -> None:
             return
         gone = gone + 1 if state == "gone" else 0
         if gone == 2:  # not merely starting
-            log = _keep_log(phone, phone.shell("logcat -d -b crash,main -t 2000").stdout)
+            log = keep_log(phone.serial, phone.shell("logcat -d -b crash,main -t 2000").stdout)
             raise RunnerError(f"{phone.serial}: {APP} crashed before it had a result; its log is {log}")
         time.sleep(POLL_S)
     raise RunnerError(
@@ -241,7 +240,7 @@ def _read(phone: Phone, package: Package, accelerator: Accelerator, result: Pure
             raise ValueError(f"it is of {measured}")
     except (ValueError, UsageError) as error:
         raise RunnerError(
-            f"{phone.serial}: the app's result makes no sense ({error}); it is kept in {_keep_log(phone, text)}; "
+            f"{phone.serial}: the app's result makes no sense ({error}); it is kept in {keep_log(phone.serial, text)}; "
             "install the app of this version"
         ) from error
     return report
@@ -277,18 +276,9 @@ def _run_tool(
     except ValueError as error:
         raise RunnerError(
             f"{phone.serial}: benchmark_model on {accelerator}: {error}; its output is kept in "
-            f"{_keep_log(phone, answer.stdout)}"
+            f"{keep_log(phone.serial, answer.stdout)}"
         ) from error
     return benchmark_model.report(package, summary, measurement.threads, measurement.warmup, properties, before, after)
-
-
-def _keep_log(phone: Phone, text: str) -> Path:
-    folder = cache_folder() / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-    path = folder / f"{phone.serial.replace(':', '-')}-{stamp}.log"
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def _manifest_sha256(package: Package) -> str:
