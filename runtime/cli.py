@@ -1,18 +1,17 @@
-"""``dmf-bench``: measure packages on this host and on phones, and count instructions on an emulated ARM64 CPU."""
+"""``dmf-bench``: measure packages on hosts and phones, and count instructions on an emulated ARM64 CPU."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from runtime import commandline
-from runtime.android import ACCELERATORS, Measurement, measure_on_phones
+from runtime import android, commandline, ios
 from runtime.arm64.setup import CPUS
 from runtime.documents import check_writable
 from runtime.errors import RunnerError, UsageError
 from runtime.instructions import InstructionResults, count, write_counts
-from runtime.latency import LatencyReport, Results, write_results
+from runtime.latency import ComputeUnits, LatencyReport, Results, write_results
 from runtime.manifest import Package, open_package
 from runtime.measure import compare, measure
 from runtime.report import comparison_text, instructions_text, latency_text
@@ -22,13 +21,25 @@ EPILOG = """\
 example:
   dmf-bench build/dmf_s-onnx --against build/dmf_s-tflite --json out.json
   dmf-bench build/dmf_s-tflite --on android --accelerators cpu gpu
+  dmf-bench build/dmf_s-coreml-fp16 --on ios --compute-units cpu_only cpu_and_neural_engine
   dmf-bench build/dmf_s-tflite --on arm64 --count instructions --cpu cortex-a53
 
 exit codes: 0 measured, 2 wrong arguments or an altered package, 5 the phone, the runtime or the emulation failed,
 130 interrupted"""
-OF_LATENCY = ("threads", "warmup", "repeats", "against")
-OF_PHONES = ("accelerators", "benchmark_model", "timeout")
-PLACES = ("host", "arm64", "android")
+PLACES = ("host", "android", "ios", "macos", "arm64")
+OPTIONS = {  # where each means something
+    "count": ("arm64",),
+    "cpu": ("arm64",),
+    "threads": ("host", "android"),
+    "warmup": ("host", "android", "ios", "macos"),
+    "repeats": ("host", "android", "ios", "macos"),
+    "against": ("host",),
+    "accelerators": ("android",),
+    "benchmark_model": ("android",),
+    "compute_units": ("ios", "macos"),
+    "app": ("ios",),
+    "timeout": ("android", "ios", "macos"),
+}
 
 
 def build_parser() -> commandline.ArgumentParser:
@@ -45,8 +56,8 @@ def build_parser() -> commandline.ArgumentParser:
         type=place,
         default="host",
         metavar="WHERE",
-        help="host; android, the phone that is plugged in, or android:SERIAL, or android:all at once; or arm64, an "
-        "emulated CPU, which counts but measures no time (default: host)",
+        help="host; android, the phone that is plugged in, or android:SERIAL, or android:all at once; ios or ios:UDID; "
+        "macos, this Mac by Core ML; or arm64, an emulated CPU, which counts but measures no time (default: host)",
     )
     parser.add_argument("--count", choices=("instructions",), help="count these instead of measuring; on arm64 only")
     parser.add_argument(
@@ -74,7 +85,7 @@ def build_parser() -> commandline.ArgumentParser:
     )
     parser.add_argument(
         "--accelerators",
-        choices=sorted({name for names in ACCELERATORS.values() for name in names}),
+        choices=sorted({name for names in android.ACCELERATORS.values() for name in names}),
         nargs="+",
         action="extend",
         metavar="NAME",
@@ -87,11 +98,22 @@ def build_parser() -> commandline.ArgumentParser:
         help="on android: LiteRT's benchmark_model for ARM64, used instead of the app; no samples, never valid",
     )
     parser.add_argument(
+        "--compute-units",
+        choices=get_args(ComputeUnits),
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help=f"on ios and macos: {', '.join(get_args(ComputeUnits))}; each is measured by itself (default: all)",
+    )
+    parser.add_argument(
+        "--app", type=Path, metavar="FILE.app", help="on ios: install this app first, built and signed by Xcode"
+    )
+    parser.add_argument(
         "--timeout",
         type=commandline.positive,
         default=600.0,
         metavar="S",
-        help="on android: seconds that one measurement may take (default: 600)",
+        help="on android, ios, macos: seconds that one measurement may take (default: 600)",
     )
     parser.add_argument(
         "--against",
@@ -108,11 +130,11 @@ def build_parser() -> commandline.ArgumentParser:
 
 
 def place(text: str) -> str:
-    """A parser for ``type=`` that takes host, arm64, android, and android:SERIAL."""
-    name, colon, serial = text.partition(":")
-    if name not in PLACES or (colon and (name != "android" or not serial)):
+    """A parser for ``type=`` that takes the places, and android or ios with a phone."""
+    name, colon, phone = text.partition(":")
+    if name not in PLACES or (colon and (name not in ("android", "ios") or not phone)):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not one of {', '.join(PLACES)}, android:SERIAL, android:all"
+            f"{text!r} is not one of {', '.join(PLACES)}, android:SERIAL, android:all, ios:UDID"
             f"{commandline.nearest(name, PLACES)}"
         )
     return text
@@ -134,32 +156,24 @@ def _bench(argv: Sequence[str] | None) -> int:
     progress = commandline.Progress(quiet=arguments.quiet)
     if arguments.count:
         _count(packages, arguments, progress)
-    elif arguments.on.startswith("android"):
-        _measure_on_phones(packages, arguments, progress)
+    elif arguments.on != "host":
+        _measure_on_devices(packages, arguments, progress)
     else:
         _measure(packages, against, arguments, progress)
     return 0
 
 
 def _check(arguments: Any, parser: commandline.ArgumentParser) -> None:
-    """UsageError for what does not go together: time is measured on host and phones, instructions counted on ARM64."""
-    if arguments.on == "arm64" and not arguments.count:
+    """UsageError for an option that means nothing where it is given."""
+    where = arguments.on.partition(":")[0]
+    if where == "arm64" and not arguments.count:
         raise UsageError(
             "--on arm64 is an emulator, and its time is not latency; give --count instructions, or measure --on host"
         )
-    if arguments.on != "arm64" and (arguments.count or arguments.cpu):
-        flag = "--count" if arguments.count else "--cpu"
-        raise UsageError(f"{flag} is for an emulated CPU, not for {arguments.on}; give --on arm64 --count instructions")
-    if not arguments.on.startswith("android"):
-        given = [name for name in OF_PHONES if getattr(arguments, name) != parser.get_default(name)]
-        if given:
-            raise UsageError(f"--{given[0].replace('_', '-')} is of phones, not of {arguments.on}; give --on android")
-    elif arguments.against:
-        raise UsageError("--against alternates on this host only; give both packages to --on android instead")
-    if arguments.count:
-        given = [name for name in OF_LATENCY if getattr(arguments, name) != parser.get_default(name)]
-        if given:
-            raise UsageError(f"--{given[0]} is of latency; --count instructions counts one inference on one thread")
+    for name, places in OPTIONS.items():
+        if where not in places and getattr(arguments, name) != parser.get_default(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is for {', '.join(places)}, not for {where}; leave it out, or give another --on")
 
 
 def _count(packages: Sequence[Package], arguments: Any, progress: commandline.Progress) -> None:
@@ -176,18 +190,24 @@ def _count(packages: Sequence[Package], arguments: Any, progress: commandline.Pr
         write_counts(arguments.json, results)
 
 
-def _measure_on_phones(packages: Sequence[Package], arguments: Any, progress: commandline.Progress) -> None:
-    measurement = Measurement(
-        arguments.threads,
-        arguments.warmup,
-        arguments.repeats,
-        tuple(dict.fromkeys(arguments.accelerators or ("cpu",))),
-        arguments.benchmark_model,
-        arguments.timeout,
-    )
+def _measure_on_devices(packages: Sequence[Package], arguments: Any, progress: commandline.Progress) -> None:
+    where, _, select = arguments.on.partition(":")
+    warmup, repeats, timeout_s = arguments.warmup, arguments.repeats, arguments.timeout
+    errors: list[RunnerError] = []
     with progress.stage(f"measure {', '.join(package.manifest.name for package in packages)} on {arguments.on}"):
-        select = arguments.on.partition(":")[2] or None
-        reports, errors = measure_on_phones(packages, select, measurement, say=progress.say)
+        if where == "android":
+            accelerators = tuple(dict.fromkeys(arguments.accelerators or ("cpu",)))
+            how = android.Measurement(
+                arguments.threads, warmup, repeats, accelerators, arguments.benchmark_model, timeout_s
+            )
+            reports, errors = android.measure_on_phones(packages, select or None, how, progress.say)
+        else:
+            units = tuple(dict.fromkeys(arguments.compute_units or ("all",)))
+            run = ios.Measurement(warmup, repeats, units, arguments.app, timeout_s)
+            if where == "ios":
+                reports = ios.measure_on_phone(packages, select or None, run, progress.say)
+            else:
+                reports = ios.measure_on_this_mac(packages, run, progress.say)
     if reports:
         _tell(Results(reports=tuple(reports)), reports, arguments)
     if errors:

@@ -34,14 +34,20 @@ def _milliseconds(value: float | None) -> str:
 
 
 def latency_text(reports: Sequence[LatencyReport]) -> str:
-    """The reports as aligned columns, numbers to the right, and below them what makes some invalid."""
+    """The reports as aligned columns, numbers to the right; below them Core ML's plans, and what makes some invalid."""
     table = _aligned([HEADER, *map(_row, reports)], left=3)
     notes = [
         f"not valid: {' '.join(_row(report)[:2])}: {REMEDIES[flag]}"
         for report in reports
         for flag in report.invalid_because
     ]
-    return "\n".join([table, *notes])
+    plans = [
+        f"{' '.join(_row(report)[:2])}: Core ML plans {plan.cpu} operations on the CPU, {plan.gpu} on the GPU, "
+        f"{plan.neural_engine} on the Neural Engine"
+        for report in reports
+        if (plan := report.compute_plan) is not None
+    ]
+    return "\n".join([table, *plans, *notes])
 
 
 def comparison_text(comparison: Comparison) -> str:

@@ -249,12 +249,12 @@ def test_what_does_not_go_together(capsys, onnx_package, own_package, tflite_pac
         assert message in capsys.readouterr().err
 
     path = tflite_package.path
-    refused([path, "--on", "android", "--against", path], "--against alternates on this host only")
-    refused([path, "--accelerators", "gpu"], "--accelerators is of phones, not of host")
-    refused([path, "--benchmark-model", "x"], "--benchmark-model is of phones")
-    refused([path, "--on", "android", "--cpu", "max"], "--cpu is for an emulated CPU, not for android")
+    refused([path, "--on", "android", "--against", path], "--against is for host, not for android")
+    refused([path, "--accelerators", "gpu"], "--accelerators is for android, not for host")
+    refused([path, "--benchmark-model", "x"], "--benchmark-model is for android")
+    refused([path, "--on", "android", "--cpu", "max"], "--cpu is for arm64, not for android")
     refused([path, "--on", "android:"], "android:SERIAL")
-    refused([path, "--on", "ios"], "'ios' is not one of host, arm64, android")
+    refused([path, "--on", "iso"], "'iso' is not one of host, android, ios, macos, arm64")
     refused([onnx_package.path, "--on", "android", "--accelerators", "gpu"], "no gpu for onnx; choose from cpu, nnapi")
     refused(
         [onnx_package.path, "--on", "android", "--benchmark-model", __file__], "benchmark_model runs tflite, not onnx"
