@@ -22,7 +22,7 @@ from export.delegates.forecast import Forecast, forecast, outcome, static_graph,
 from export.destination import check_destination
 from export.package import LABELS_NAME
 from export.pipeline import Prepared, prepare, sensitivities, write_package
-from export.plan import Plan, make_plan
+from export.plan import IOS, Plan, make_plan
 from export.precision import PRECISIONS
 from export.provenance import Origin
 from export.quantize import sensitivity
@@ -126,6 +126,7 @@ def build_parser() -> commandline.ArgumentParser:
     add("--dynamic-batch", action="store_true", help="ONNX: any number of images per inference")
     add("--input-layout", choices=["NCHW", "NHWC"], help="default: NHWC for TFLite, else NCHW")
     add("--image-input", action="store_true", help="Core ML: take an image and normalise it in the graph")
+    add("--ios", type=int, choices=IOS, help="Core ML: the oldest iOS that is to run it (default: 17)")
     add("--labels", metavar="FILE", help="class names, one a line; Core ML with --image-input answers with them")
     add(
         "--dry-run",
@@ -302,6 +303,7 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
             batch=-1 if arguments.dynamic_batch and (everywhere or format == "onnx") else arguments.batch,
             input_layout=arguments.input_layout,
             image_input=arguments.image_input and (everywhere or format == "coreml"),
+            ios=arguments.ios if everywhere or format == "coreml" else None,
             labels=labels,
         )
         for format in formats

@@ -223,10 +223,10 @@ class NHWC:
         return (x * x).sum((1, 2)).sqrt()
 
     def normalize(self, x: Tensor, eps: float) -> Tensor:
-        return _normalize(x, (1, 2, 3), eps)
+        return normalized(x, (1, 2, 3), eps)
 
     def layer_norm(self, tokens: Tensor, eps: float) -> Tensor:
-        return _normalize(tokens, (1,), eps)
+        return normalized(tokens, (1,), eps)
 
     # A product with a transposed operand becomes a FULLY_CONNECTED with computed weights, which XNNPACK leaves out. So
     # queries are transposed before the mask is applied, where no converter can see it, and scores after the product.
@@ -241,7 +241,8 @@ class NHWC:
         return attention @ x.flatten(1, 2)
 
 
-def _normalize(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+def normalized(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    """To mean 0 and variance 1 over these dimensions, by means, in the fewest passes."""
     centred = x - x.mean(axes, keepdim=True)
     return centred * (centred * centred).mean(axes, keepdim=True).add(eps).rsqrt()
 

@@ -145,7 +145,7 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
 def lowered(plan: Plan, prepared: Prepared) -> StaticDMF:
     """What is converted."""
     layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
-    layout, input_layout = plan.converter.layout, layouts[plan.input_layout]
+    layout, input_layout = plan.layout, layouts[plan.input_layout]
     return lower(prepared.graph, plan.lowering, layout, input_layout, equalize=plan.is_quantized)
 
 
@@ -154,7 +154,7 @@ def check_range(plan: Plan, prepared: Prepared, reference: Reference, work: Path
 
     Raises `ParityError` for those that it can't hold; a table of all is then kept in `rejected`, by way of `work`.
     """
-    graph = lower(prepared.graph, plan.lowering, plan.converter.layout)  # which takes (B, 3, H, W)
+    graph = lower(prepared.graph, plan.lowering, plan.layout)  # which takes (B, 3, H, W)
     with captured(Path(os.devnull)), interruptible():
         ranges = audit(graph, normalize(reference.inputs.images))
     try:
@@ -181,6 +181,7 @@ def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log
             "weights_sha256": weights_sha256(prepared.model),
         },
         dynamic_batch=plan.batch == -1,
+        ios=plan.ios,
         in_half=plan.in_half,
         keep_fp32=plan.keep_fp32,
         mean=MEAN if plan.image_input else None,
@@ -256,7 +257,7 @@ def quantize(
 
 def sensitivities(plan: Plan, prepared: Prepared, precision: Precision, progress: Progress) -> list[Damage]:
     """What each module's weights do to the logits of a few pictures in this precision, the worst first."""
-    graph = lower(prepared.graph, plan.lowering, plan.converter.layout, equalize=True)  # which takes (B, 3, H, W)
+    graph = lower(prepared.graph, plan.lowering, plan.layout, equalize=True)  # which takes (B, 3, H, W)
     return sensitivity(graph, normalize(few_pictures(plan, prepared).images), precision, progress)
 
 

@@ -8,7 +8,9 @@ import torch
 
 from dmf import DMF, VARIANTS
 from export.convert import CONVERTERS, FORMATS, Converter
+from export.layout import Layout
 from export.lowering import AUTO, Lowering
+from export.lowering.bc1s import BC1S
 from export.precision import PRECISIONS, Exceptions, Precision
 from export.quantize.budget import Budget
 from export.quantize.calibration import Calibration, find_calibration, read_calibration
@@ -20,6 +22,7 @@ from runtime.manifest import InputSpec, Measured, Tolerance
 from runtime.meter import Meter
 from runtime.preprocess import MEAN, STD
 
+IOS = (16, 17, 18)  # oldest system of a Core ML program; the second is the default
 ONE_SCALE = "its GPU delegate has one scale for a layer's int8 weights, not one per channel; use fp16"
 REFUSED = {("litert-gpu", "w8"): ONE_SCALE, ("litert-gpu", "w8a8"): ONE_SCALE}  # format or target, precision
 
@@ -36,6 +39,7 @@ class Plan:
     batch: int  # -1: any
     input_layout: str
     image_input: bool
+    ios: int  # Core ML: the oldest that is to run it
     labels: tuple[str, ...] | None
     keep_fp32: tuple[str, ...] = ()  # modules that are stored and computed in float32, whatever the precision
     assigned: Exceptions = field(default_factory=dict)  # modules that a budget gives more bits than the precision
@@ -43,6 +47,11 @@ class Plan:
     calibration: Calibration | None = None  # of w8a8
     meter: Meter | None = None  # what will choose the lowering of each part; until then it is the target's
     measured: Measured | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """Of feature maps and, for the Neural Engine, of everything else, too."""
+        return BC1S() if self.target.name == "coreml-ane" else self.converter.layout
 
     @property
     def is_classifier(self) -> bool:
@@ -93,6 +102,8 @@ class Plan:
             parts.append(self.input_layout.lower())
         if self.image_input:
             parts.append("image")
+        if self.ios != IOS[1]:
+            parts.append(f"ios{self.ios}")
         return "-".join(parts)
 
 
@@ -107,6 +118,7 @@ def make_plan(
     batch: int = 1,
     input_layout: str | None = None,
     image_input: bool = False,
+    ios: int | None = None,
     labels: tuple[str, ...] | None = None,
     keep_fp32: tuple[str, ...] = (),
     calibration: str | Path | None = None,
@@ -162,6 +174,10 @@ def make_plan(
         raise UsageError(f"{via.name} takes batch 1 and {via.input_layout.name} only, not batch {batch} and {layout}")
     if image_input and (format != "coreml" or batch != 1 or layout != "NCHW"):
         raise UsageError("an image input exists for coreml with batch 1 and NCHW only")
+    if ios is not None and format != "coreml":
+        raise UsageError(f"--ios {ios} is of coreml, not of {format}; leave it out")
+    if ios is not None and ios not in IOS:
+        raise UsageError(f"no Core ML program is made for iOS {ios}; choose from {', '.join(map(str, IOS))}")
     if labels is not None and len(labels) != model.config.num_classes:
         raise UsageError(f"{len(labels)} labels for {model.config.num_classes} classes")
     if labels is not None and image_input and len(set(labels)) < len(labels):
@@ -179,6 +195,7 @@ def make_plan(
         batch=batch,
         input_layout=layout,
         image_input=image_input,
+        ios=IOS[1] if ios is None else ios,
         labels=labels,
         keep_fp32=keep_fp32,
         budget=budget,

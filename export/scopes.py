@@ -16,7 +16,7 @@ RENAMED = (  # static graph -> reference model, one after the other
     (r"^stem\.3", "lite_bottleneck.pw_conv2"),
     (r"^(blocks\.\d+)\.(downsample|pw_conv1|dw_conv|pw_conv2)", r"\1.dynamic_mobile.\2"),
     (r"\.routing", ".kernel_attention"),
-    (r"\.(generate|convs)\.\d+(\.linear)?$", ""),
+    (r"\.(generate|convs)\.\d+(\.parts\.\d+|(\.layer)?\.linear)?$", ""),
     (r"former\.(qkv|proj)$", r"former.token_attention.\1"),
     (r"former\.(fc1|fc2)$", r"former.mlp.\1"),
     (r"cross\b", "mobile2former"),

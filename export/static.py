@@ -265,6 +265,10 @@ class Former(LaidOut):
         tokens = tokens + self.proj(heads.transpose(1, 2).flatten(2).flatten(0, 1))
         return tokens + self.fc2(F.gelu(self.fc1(self.layout.layer_norm(tokens, EPS))))
 
+    def first(self, tokens: Tensor) -> Tensor:
+        """(B * kept, D) -> (B, D)"""
+        return first_tokens(tokens, self.kept, 1)
+
 
 class IRFFN(LaidOut):
     """The inverted residual FFN: GroupNorm's affine part is in the first convolution, the inner shortcut in the second.
@@ -331,7 +335,7 @@ class Block(LaidOut):
 
     def forward(self, x: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         tokens = self.former(self.cross(x, tokens))
-        z = first_tokens(tokens, self.former.num_tokens, 1)
+        z = self.former.first(tokens)
         if self.downsample is not None:
             x = F.gelu(self.downsample(x))
         return self.ffn(self.mobile(x, z)), tokens

@@ -51,7 +51,7 @@ TARGETS: dict[str, Target] = {
         Target(
             "coreml-ane",
             "coreml",
-            Lowering("matmul", "taps", "a convolution with a computed filter keeps Core ML off the Neural Engine"),
+            Lowering("matmul", "taps", "no convolution with a computed filter, channels second and heads apart"),
             "export/delegates/coreml.py",
         ),
         Target(

@@ -69,7 +69,7 @@ def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> 
         inputs=[image],
         outputs=[output],
         classifier_config=classifier,
-        minimum_deployment_target=ct.target.iOS17,
+        minimum_deployment_target=ct.target[f"iOS{options.ios}"],
         compute_precision=_precision(program, root, options),
         skip_model_load=True,
     )

@@ -116,7 +116,7 @@ def forecast(plan: Plan, graph: nn.Module, image_size: int) -> Forecast:
     """Of a static graph, not lowered yet. Nothing is computed or converted; it takes a second or two."""
     layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
     layout = layouts[plan.input_layout]
-    lowered = lower(graph, plan.lowering, plan.converter.layout, layout, equalize=plan.is_quantized)
+    lowered = lower(graph, plan.lowering, plan.layout, layout, equalize=plan.is_quantized)
     batch, *rest = input_spec(plan, image_size).shape
     ops = predict(lowered, (abs(batch), *rest), plan.converter.format)
     if plan.precision == "w8a8":

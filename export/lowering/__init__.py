@@ -9,6 +9,7 @@ from torch import nn
 
 from export.layout import Layout
 from export.lowering.bank import Bank
+from export.lowering.bc1s import BC1S, to_bc1s
 from export.lowering.conv import Conv
 from export.lowering.generated import GeneratedConv, Pieces
 from export.lowering.matmul import Matmul
@@ -91,6 +92,8 @@ def lower(
             module.equalize()
     if isinstance(lowered, StaticDMF):
         lowered.input_layout = input_layout
+        if isinstance(layout, BC1S):
+            to_bc1s(lowered)
     return lowered.eval()
 
 

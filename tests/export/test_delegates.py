@@ -149,6 +149,7 @@ CASES = [  # target, refused, taken
     ("nnapi", op("MEAN", MAP, outputs=[()]), op("MEAN", MAP, outputs=[(1,)])),
     ("nnapi", op("GELU", MAP), op("LOGISTIC", MAP)),
     ("coreml-ane", op("conv", MAP, (8, 8, 1, 1), BIAS), op("conv", MAP, [8, 8, 1, 1], BIAS)),
+    ("coreml-ane", op("matmul", (1, 1, 8, 16385), MAP), op("matmul", (1, 1, 8, 16384), MAP)),
     ("coreml-cpu", op("conv", MAP, (8, 8, 1, 1), BIAS, dilation=2), op("conv", MAP, (8, 8, 1, 1), BIAS)),
     ("litert-cpu", op("DEPTHWISE_CONV_2D", MAP, (1, 3, 3, 8), BIAS), op("DEPTHWISE_CONV_2D", MAP, [1, 3, 3, 8], BIAS)),
 ]

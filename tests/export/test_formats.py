@@ -50,6 +50,8 @@ CASES = [
     Case("tflite", {"converter": "onnx2tf", "lowering": "matmul/bank"}, "the other route"),
     Case("coreml", why="the default"),
     Case("coreml", {"precision": "fp16"}, "rounded after every op"),
+    Case("coreml", {"precision": "fp16", "ios": 16}, "an older program"),
+    Case("coreml", {"precision": "fp16", "ios": 18}, "a newer program"),
     Case("coreml", {"target": "coreml-cpu"}, "a computed depthwise filter"),
     Case("coreml", {"lowering": "conv/conv", "batch": 2}, "the naive form, a fixed batch"),
     Case("coreml", {"image_input": True, "labels": LABELS}, "an image in, a label out"),
