@@ -68,7 +68,9 @@ def build_parser() -> commandline.ArgumentParser:
         metavar="NAME",
         help=f"of {', '.join(CPUS)}; on arm64 only (default: all)",
     )
-    parser.add_argument("--threads", type=commandline.whole_number(1), default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--threads", type=commandline.whole_number(1), default=1, metavar="N", help="on host and android (default: 1)"
+    )
     parser.add_argument(
         "--warmup",
         type=commandline.whole_number(0),

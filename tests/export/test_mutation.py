@@ -202,7 +202,9 @@ class CoreML:
                 tensor = value.immediateValue.tensor
                 field = tensor.WhichOneof("value")
                 wanted = ("floats",) if kind == "constant" else ("ints", "bools") if kind == "attribute" else ()
-                if field in wanted and len(getattr(tensor, field).values):
+                values = getattr(tensor, field).values if field in wanted else ()
+                # an epsilon is harmless wherever it is, and there are so many that none but they would be drawn
+                if len(values) and (kind != "constant" or max(map(abs, values)) > 1e-4):
                     yield Site(name, functools.partial(self.change, getattr(tensor, field).values))
 
     def change(self, values, random):
