@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: export test test-full lint bench precision instructions arm64 android clean
+.PHONY: export test test-full lint bench precision instructions arm64 android swift clean
 
 export: $(READY)
 	$(BIN)/dmf-export --format all --out build --overwrite
@@ -39,6 +39,9 @@ arm64: $(READY)
 
 android: $(READY)
 	$(BIN)/python -m android_demo.host.toolchain
+
+swift: $(READY)
+	$(BIN)/python -m ios_demo.host.toolchain
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "needs Python 3.11 to 3.13: make PYTHON=python3.11")'

@@ -13,7 +13,8 @@ from runtime.cli import build_parser as bench_parser
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
-    *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "android_demo" / "README.md"),
+    *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
+    *(ROOT / "android_demo" / "README.md", ROOT / "ios_demo" / "README.md"),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 PARSERS = {
@@ -49,7 +50,7 @@ def test_paths_exist(document):
     text = document.read_text()
     for link in re.findall(r"\]\(([^)h][^)]*)\)", text):
         assert (document.parent / link).exists(), link
-    for path in re.findall(r"`((?:dmf|export|runtime|android_demo|benchmarks|docs|tests)/[\w./-]+)`", text):
+    for path in re.findall(r"`((?:dmf|export|runtime|android_demo|ios_demo|benchmarks|docs|tests)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
 
 

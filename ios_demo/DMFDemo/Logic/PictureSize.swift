@@ -1,0 +1,12 @@
+/// The longer side, in px, to which a picture is decoded for a model that resizes the shorter one to `resize`.
+///
+/// It is the picture's own, but for one of more than 16 megapixels: that is halved until it is so small, as long as its
+/// shorter side keeps 4 x `resize`.
+func decodedSide(width: Int, height: Int, resize: Int) -> Int {
+    let (shorter, longer) = (min(width, height), max(width, height))
+    var divisor = 1
+    while width * height / (divisor * divisor) > 16_000_000, shorter / (2 * divisor) >= 4 * resize {
+        divisor *= 2
+    }
+    return longer / divisor
+}

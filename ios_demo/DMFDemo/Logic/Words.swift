@@ -1,0 +1,45 @@
+import DMFClassifier
+import Foundation
+
+/// A verdict in words; nil is a package without golden vectors.
+func words(_ verdict: Verdict?) -> String {
+    guard let verdict else {
+        return "This package has no golden vectors: nobody knows whether its answers are right on this device."
+    }
+    let error = verdict.maxAbsError.map(figure) ?? "infinitely much"
+    let budget = figure(verdict.budgetAbsError)
+    if verdict.passed {
+        return "Self-test passed: the largest error is \(error), of “\(verdict.image)”; \(budget) is allowed."
+    }
+    let distrust = "Answers on these compute units can’t be trusted."
+    if verdict.frozenRouting {
+        return "Self-test failed: every picture is computed with the weights chosen for the first one. \(distrust)"
+    }
+    return "Self-test failed: the answer for “\(verdict.image)” is off by \(error), \(budget) is allowed. \(distrust)"
+}
+
+/// Why a report is no measure, in words.
+func words(_ flag: Flag) -> String {
+    switch flag {
+    case .throttled: "Not valid: the device was hot, or became slower while it was measured. Let it cool down."
+    case .batterySaver: "Not valid: low power mode was on. Switch it off."
+    case .screenOff: "Not valid: the screen was off."
+    case .tooFewSamples: "Not valid: fewer repeats than 30."
+    case .notForeground: "Not valid: this app was not in front throughout."
+    case .wrongAnswers: "Not valid: the self-test failed; the answers can’t be trusted."
+    }
+}
+
+func words(_ computeUnits: ComputeUnits) -> String {
+    switch computeUnits {
+    case .all: "All"
+    case .cpuAndNeuralEngine: "CPU and Neural Engine"
+    case .cpuAndGPU: "CPU and GPU"
+    case .cpuOnly: "CPU only"
+    }
+}
+
+/// An error or a budget, whose size is what matters.
+func figure(_ value: Double) -> String {
+    String(format: "%.3g", value)
+}

@@ -1,0 +1,154 @@
+import DMFClassifier
+import PhotosUI
+import SwiftUI
+
+/// Classifies what the camera sees, a photo, or a drawing.
+struct ClassifyScreen: View {
+    @ObservedObject var library: Library
+    @ObservedObject var model: ClassifyModel
+    let isShown: Bool
+    @State private var photo: PhotosPickerItem?
+    @State private var drawing = Drawing()
+
+    var body: some View {
+        NavigationStack {
+            ScrollView {
+                VStack(alignment: .leading, spacing: 12) {
+                    PackageBar(library: library)
+                    VerdictView(opening: model.opening)
+                    Picker("Source of pictures", selection: $model.source) {
+                        ForEach(PictureSource.allCases) { source in Text(source.rawValue).tag(source) }
+                    }
+                    .pickerStyle(.segmented)
+                    stage
+                    if let problem = model.problem { Text(problem).foregroundColor(.red) }
+                    AnswerView(answer: model.answer, opened: model.opened)
+                }
+                .padding()
+            }
+            .navigationTitle("Classify")
+            .navigationBarTitleDisplayMode(.inline)
+        }
+        .task(id: Need(selection: isShown ? library.selection : nil)) {
+            await model.open(isShown ? library.selection : nil)
+        }
+        .task(id: Need(selection: model.opened?.selection, source: model.source, photo: photo, drawing: drawing)) {
+            await feed()
+        }
+        .onChange(of: model.source) { _ in model.forget() }
+    }
+
+    /// What a task answers; another one takes its place where this changes.
+    private struct Need: Equatable {
+        var selection: Selection?
+        var source: PictureSource?
+        var photo: PhotosPickerItem?
+        var drawing: Drawing?
+    }
+
+    @ViewBuilder private var stage: some View {
+        switch model.source {
+        case .camera:
+            PictureView(picture: model.picture, input: model.input)
+        case .photo:
+            PhotosPicker("Choose a photo", selection: $photo, matching: .images)
+            PictureView(picture: model.picture, input: model.input)
+        case .drawing:
+            DrawingPad(drawing: $drawing, input: model.input)
+        }
+    }
+
+    private func feed() async {
+        switch model.source {
+        case .camera:
+            await model.watchCamera()
+        case .photo:
+            await model.classify(file: { try await photo?.loadTransferable(type: Data.self) })
+        case .drawing:
+            await model.classify(drawing)
+        }
+    }
+}
+
+/// Which package, on which compute units, and what else can be done with packages.
+struct PackageBar: View {
+    @ObservedObject var library: Library
+    @State private var isImporting = false
+
+    var body: some View {
+        VStack(alignment: .leading) {
+            HStack {
+                Picker("Model package", selection: $library.folder) {
+                    ForEach(library.packages) { package in Text(package.title).tag(URL?.some(package.folder)) }
+                }
+                Spacer()
+                Menu {
+                    Button("Add a package", action: { isImporting = true })
+                    Button("Remove this package", role: .destructive, action: library.removeChosen)
+                        .disabled(library.chosen?.isEmbedded ?? true)
+                } label: {
+                    Label("More", systemImage: "ellipsis.circle").labelStyle(.iconOnly)
+                }
+            }
+            Picker("Compute units", selection: $library.computeUnits) {
+                ForEach(ComputeUnits.allCases, id: \.self) { units in Text(words(units)).tag(units) }
+            }
+            if library.packages.isEmpty {
+                Text("No model package is in this app. Add a folder that dmf-export wrote: More, Add a package.")
+            }
+            if library.isCopying { ProgressView("Copying and checking the package") }
+            if let problem = library.problem { Text(problem).foregroundColor(.red) }
+        }
+        .fileImporter(isPresented: $isImporting, allowedContentTypes: [.folder]) { picked in
+            Task { await library.add(picked) }
+        }
+    }
+}
+
+/// Whether the network that is open can be trusted.
+struct VerdictView: View {
+    let opening: Opening
+
+    var body: some View {
+        switch opening {
+        case .nothing:
+            EmptyView()
+        case .opening(let units):
+            ProgressView("Opening on \(words(units))")
+        case .refused(let problem):
+            Text(problem).foregroundColor(.red)
+        case .ready(let opened):
+            Text(words(opened.verdict)).foregroundColor(opened.verdict?.passed == true ? .secondary : .red)
+            if opened.package.manifest.checkpoint.isRandom { Text(randomWeights).foregroundColor(.red) }
+        }
+    }
+}
+
+/// The best classes and the time it took.
+struct AnswerView: View {
+    let answer: Answer?
+    let opened: OpenedPackage?
+
+    var body: some View {
+        if let answer, let opened {
+            VStack(alignment: .leading) {
+                ForEach(answer.predictions, id: \.classIndex) { prediction in
+                    HStack {
+                        Text(opened.package.labels?[prediction.classIndex] ?? "class \(prediction.classIndex)")
+                        Spacer()
+                        Text(String(format: "%.1f %%", prediction.probability * 100)).monospacedDigit()
+                    }
+                    .accessibilityElement(children: .combine)
+                }
+                Text(latency(answer, opened.selection.computeUnits)).font(.footnote).foregroundColor(.secondary)
+            }
+        }
+    }
+
+    private func latency(_ answer: Answer, _ units: ComputeUnits) -> String {
+        let inference = String(format: "%.1f", answer.inferenceMs)
+        let preprocessing = String(format: "%.1f", answer.preprocessingMs)
+        return "\(inference) ms on \(words(units)), and \(preprocessing) ms from the picture to the input. "
+            + "This is no benchmark."
+    }
+}

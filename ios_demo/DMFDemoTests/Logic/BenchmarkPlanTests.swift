@@ -1,0 +1,85 @@
+import DMFClassifier
+import XCTest
+
+@testable import DMFDemo
+
+final class BenchmarkPlanTests: XCTestCase {
+    private let compile: Compile = { FakeModel(package: $0) }
+
+    private func measure(
+        _ units: [ComputeUnits], on device: FakeDevice = FakeDevice(), foreground: Foreground,
+        begin: (Int) -> Void = { _ in }
+    ) async throws -> [LatencyReport] {
+        let plan = try BenchmarkPlan(folder: Fixtures.packageFolder, computeUnits: units, warmup: 2, repeats: 40)
+        return try await plan.measure(on: device, compile: compile, foreground: foreground, begin: begin)
+    }
+
+    private var inFront: Foreground {
+        let foreground = Foreground()
+        foreground.set(active: true)
+        return foreground
+    }
+
+    func testEachIsMeasuredInTurn() async throws {
+        var begun: [Int] = []
+        let reports = try await measure([.cpuOnly, .all], foreground: inFront) { begun.append($0) }
+        XCTAssertEqual(begun, [0, 1])
+        XCTAssertEqual(reports.map(\.runtime.computeUnits), [.cpuOnly, .all])
+        XCTAssertEqual(reports.map(\.samplesMs), [Array(repeating: 1, count: 40), Array(repeating: 1, count: 40)])
+        XCTAssertEqual(reports.map(\.invalidBecause), [[], []])
+        let row = ReportRow(reports[0]).cells.map(\.text)
+        XCTAssertEqual(row, ["cpu_only", "1.0", "1.0", "1.0", "1.0", "1.0", "valid"])
+    }
+
+    func testAnAppThatIsNotInFrontMeasuresNothingValid() async throws {
+        let away = Foreground()
+        let reports = try await measure([.all], foreground: away)
+        XCTAssertEqual(reports[0].invalidBecause, [.notForeground])
+        XCTAssertEqual(ReportRow(reports[0]).cells.last?.text, "not valid")
+    }
+
+    func testTheFirstThatFailsIsTold() async throws {
+        do {
+            _ = try await measure([.all, .cpuAndGPU], foreground: inFront)
+            XCTFail("measured")
+        } catch {
+            XCTAssertEqual(error.oneLine, "this device has no GPU")
+        }
+    }
+
+    func testASimulatorIsRefused() async throws {
+        do {
+            _ = try await measure([.all], on: FakeDevice(isSimulator: true), foreground: inFront)
+            XCTFail("measured")
+        } catch {
+            XCTAssertTrue(error.oneLine.hasPrefix("this is a simulator"), error.oneLine)
+        }
+    }
+
+    func testTheForegroundIsKeptOnlyWithoutABreak() {
+        let foreground = inFront
+        foreground.watch()
+        XCTAssertTrue(foreground.wasKept)
+        foreground.set(active: false)
+        foreground.set(active: true)
+        XCTAssertFalse(foreground.wasKept)
+        foreground.watch()
+        XCTAssertTrue(foreground.wasKept)
+    }
+
+    func testARunIsWrittenWhole() async throws {
+        try await withFolder { folder in
+            let runs = Runs(folder: folder.appendingPathComponent("runs"))
+            try runs.write(Data("old".utf8), of: "a")
+            try runs.write(errorDocument("no \"such\" thing"), of: "a")
+            let names = try FileManager.default.contentsOfDirectory(atPath: runs.folder.path)
+            XCTAssertEqual(names, ["a.json"])
+            let json = try JSONDecoder().decode(
+                [String: String].self, from: Data(contentsOf: runs.folder.appendingPathComponent("a.json"))
+            )
+            XCTAssertEqual(json, ["error": "no \"such\" thing"])
+            runs.forget("a")
+            XCTAssertEqual(try FileManager.default.contentsOfDirectory(atPath: runs.folder.path), [])
+        }
+    }
+}

@@ -1,0 +1,80 @@
+import DMFClassifier
+import Foundation
+
+@testable import DMFDemo
+
+/// The tiny package of tests/fixtures; its artifact is no model, so a fake runs it.
+enum Fixtures {
+    private static let name = "package-coreml"
+
+    static let packageFolder = ProcessInfo.processInfo.environment["DMF_FIXTURES"]
+        .map { URL(fileURLWithPath: $0).appendingPathComponent(name) }
+        ?? Bundle(for: LaunchArgumentsTests.self).bundleURL.appendingPathComponent(name) // Xcode copies it there
+}
+
+/// Answers golden images with their golden logits, `offset` beside them, and others with the first ones.
+struct FakeModel: OpenableModel {
+    let package: ModelPackage
+    var offset: Float = 0
+
+    func open(on computeUnits: ComputeUnits) throws -> any Predictor {
+        if computeUnits == .cpuAndGPU { throw PredictorError("this device has no GPU") }
+        return FakePredictor(computeUnits: computeUnits, package: package, offset: offset)
+    }
+
+    func computePlan(on computeUnits: ComputeUnits) async throws -> ComputePlan? { nil }
+}
+
+private struct FakePredictor: Predictor {
+    let computeUnits: ComputeUnits
+    let package: ModelPackage
+    let offset: Float
+
+    var runtime: RuntimeInfo { RuntimeInfo(name: "coreml", version: "iOS 18.1", computeUnits: computeUnits) }
+
+    func logits(for input: ModelInput) throws -> [Float] {
+        guard let golden = package.golden else { return [] }
+        let index = golden.images.firstIndex { Preprocess.input(of: $0, package.manifest.input) == input } ?? 0
+        return golden.logits[index].map { Float($0) + offset }
+    }
+}
+
+/// A phone on which each look at the clock is one millisecond after the last.
+final class FakeDevice: MeasuredDevice, @unchecked Sendable { // tests look at it one after the other
+    let isSimulator: Bool
+    private var milliseconds: UInt64 = 0
+
+    init(isSimulator: Bool = false) {
+        self.isSimulator = isSimulator
+    }
+
+    var description: DeviceDescription {
+        DeviceDescription(
+            platform: .iOS, model: "iPhone16,2", majorOSVersion: 18, os: "iOS 18.1", machine: "arm64", cpu: "A17",
+            logicalCores: 6, app: "org.dmf.demo 0.1.0"
+        )
+    }
+
+    func state() -> DeviceState {
+        DeviceState(
+            thermalStatus: 0, batteryPercent: 80, charging: false, batterySaver: false, screenOn: true, loadAverage: nil
+        )
+    }
+
+    func peakMemoryBytes() -> Int { 1 << 20 }
+
+    func nanoseconds() -> UInt64 {
+        milliseconds += 1
+        return milliseconds * 1_000_000
+    }
+
+    func now() -> Date { Date(timeIntervalSince1970: 0) }
+}
+
+/// A folder of its own for each test, which is removed after it.
+func withFolder<T>(_ body: (URL) async throws -> T) async throws -> T {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    return try await body(folder)
+}

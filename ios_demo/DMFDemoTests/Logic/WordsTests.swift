@@ -1,0 +1,45 @@
+import DMFClassifier
+import XCTest
+
+@testable import DMFDemo
+
+final class WordsTests: XCTestCase {
+    private func verdict(_ error: Double?, budget: Double = 0.5, frozen: Bool = false) -> Verdict {
+        let passed = !frozen && error.map { $0 <= budget } ?? false
+        return Verdict(passed: passed, frozenRouting: frozen, image: "cat", maxAbsError: error, budgetAbsError: budget)
+    }
+
+    func testAVerdictIsTold() {
+        XCTAssertEqual(
+            words(verdict(0.123456)), "Self-test passed: the largest error is 0.123, of “cat”; 0.5 is allowed."
+        )
+        XCTAssertTrue(words(verdict(nil)).contains("off by infinitely much, 0.5 is allowed"))
+        XCTAssertTrue(words(verdict(0, frozen: true)).contains("the weights chosen for the first one"))
+        XCTAssertTrue(words(nil as Verdict?).contains("no golden vectors"))
+    }
+
+    func testAnInfiniteErrorIsRemembered() async throws {
+        try await withFolder { folder in
+            let verdicts = Verdicts(file: folder.appendingPathComponent("v"), version: "1")
+            try verdicts.remember(verdict(nil), "hash", .all)
+            XCTAssertEqual(verdicts.find("hash", .all), verdict(nil))
+            XCTAssertNil(verdicts.find("hash", .cpuOnly))
+        }
+    }
+
+    func testEveryFlagAndUnitHasItsOwnWords() {
+        XCTAssertEqual(Set(Flag.allCases.map { words($0) }).count, Flag.allCases.count)
+        XCTAssertEqual(Set(ComputeUnits.allCases.map { words($0) }).count, ComputeUnits.allCases.count)
+    }
+
+    func testAModelIsTold() async throws {
+        try await withFolder { folder in
+            let package = try ModelPackage(contentsOf: Fixtures.packageFolder)
+            let verdicts = Verdicts(file: folder.appendingPathComponent("v"), version: "1")
+            let told = facts(of: package, verdicts, FakeDevice().description)
+            XCTAssertEqual(Set(told.map(\.id)).count, told.count)
+            XCTAssertTrue(told[0].value.hasPrefix(package.manifest.model.variant))
+            XCTAssertTrue(told[2].value.contains(package.artifactSHA256))
+        }
+    }
+}

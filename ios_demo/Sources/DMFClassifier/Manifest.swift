@@ -1,0 +1,264 @@
+import Foundation
+
+public enum Layout: String, CaseIterable, Sendable {
+    case nchw = "NCHW"
+    case nhwc = "NHWC"
+}
+
+public enum Interpolation: String, CaseIterable, Sendable {
+    case bicubic
+    case bilinear
+}
+
+/// What the artifact takes: an array of numbers, or a picture.
+public enum InputType: String, CaseIterable, Sendable {
+    case float32
+    case image
+}
+
+/// How a picture becomes the model's input; `shape` has -1 for a dynamic batch, `mean` and `std` are of 0..1.
+public struct InputSpec: Equatable, Sendable {
+    public var name: String
+    public var shape: [Int]
+    public var layout: Layout
+    public var dtype: InputType
+    public var mean: [Double]
+    public var std: [Double]
+    public var normalisationInGraph: Bool
+    public var resize: Int
+    public var cropHeight: Int
+    public var cropWidth: Int
+    public var interpolation: Interpolation
+}
+
+/// One output of the model; `shape` has -1 for a dynamic batch.
+public struct OutputSpec: Equatable, Sendable {
+    public var name: String
+    public var shape: [Int]
+    public var dtype: String
+}
+
+/// The network and its number of parameters.
+public struct ModelInfo: Equatable, Sendable {
+    public var variant: String
+    public var parameters: Int
+}
+
+/// Where the weights came from: `source` is file, seeded or memory.
+public struct Checkpoint: Equatable, Sendable {
+    public var source: String
+    public var pathName: String?
+    public var seed: Int?
+}
+
+/// The toolkit's git commit and whether its working tree was dirty; nil where there was no repository.
+public struct Source: Equatable, Sendable {
+    public var commit: String?
+    public var dirty: Bool?
+}
+
+/// How near an output came to the oracle when the package was made, and how near it had to.
+public struct OutputParity: Equatable, Sendable {
+    public var name: String
+    public var maxAbsError: Double
+    public var budgetMaxAbsError: Double
+}
+
+/// The proof that the exporter made.
+public struct Parity: Equatable, Sendable {
+    public var oracle: String
+    public var passed: Bool
+    public var outputs: [OutputParity]
+}
+
+public enum Role: String, CaseIterable, Sendable {
+    case artifact
+    case golden
+    case labels
+}
+
+/// One file of the package; `path` is relative to it, with forward slashes.
+public struct PackageFile: Equatable, Sendable {
+    public var path: String
+    public var role: Role
+    public var sha256: String
+    public var sizeBytes: Int
+}
+
+/// `manifest.json`, as far as an app needs it; its format is Core ML's.
+public struct Manifest: Equatable, Sendable {
+    public static let fileName = "manifest.json"
+    public static let format = "coreml"
+
+    public var name: String
+    public var artifact: String
+    public var target: String
+    public var precision: String
+    public var model: ModelInfo
+    public var checkpoint: Checkpoint
+    public var source: Source
+    public var input: InputSpec
+    public var outputs: [OutputSpec]
+    public var labels: String?
+    public var parity: Parity
+    public var unchecked: [String]
+    public var files: [PackageFile]
+
+    /// The first output.
+    public var logits: OutputSpec { outputs[0] }
+
+    /// Number of classes that the logits tell apart.
+    public var classes: Int { logits.shape[1] }
+
+    /// PackageError: not a manifest that this app knows; it names the JSON path, what is there and what may be.
+    public init(json data: Data) throws {
+        let json = JSONFields(try JSON.object(data, source: Manifest.fileName), source: Manifest.fileName)
+        let version = try json.int("schema_version")
+        guard version == schemaVersion else {
+            let problem = "is \(version), must be \(schemaVersion); update the app, or export again"
+            throw json.error("schema_version", problem)
+        }
+        try checkFormat(json)
+        let files = try json.listOfFields("files").map(PackageFile.init)
+        name = try json.text("name")
+        artifact = try json.listed("artifact", role: .artifact, among: files)
+        target = try json.text("target")
+        precision = try json.choice("precision", of: ["fp32", "fp16", "w8", "w8a8"])
+        model = try ModelInfo(json.fields("model"))
+        checkpoint = try Checkpoint(json.fields("checkpoint"))
+        source = try Source(json.fields("source"))
+        input = try InputSpec(json.listOfFields("inputs")[0])
+        outputs = try json.listOfFields("outputs").enumerated().map { index, output in
+            try index == 0 ? OutputSpec(logits: output) : OutputSpec(output)
+        }
+        labels = try json.textOrNull("labels").map { _ in try json.listed("labels", role: .labels, among: files) }
+        parity = try Parity(json.fields("parity"))
+        unchecked = try json.texts("unchecked")
+        self.files = files
+    }
+}
+
+private let schemaVersion = 1
+
+private func checkFormat(_ json: JSONFields) throws {
+    let format = try json.text("format")
+    if ["onnx", "tflite"].contains(format) {
+        throw json.error("format", "is \"\(format)\", which is not for Apple devices; export with --format coreml")
+    }
+    _ = try json.choice("format", of: [Manifest.format])
+}
+
+extension ModelInfo {
+    init(_ json: JSONFields) throws {
+        self.init(variant: try json.text("variant"), parameters: try json.int("parameters"))
+    }
+}
+
+extension Checkpoint {
+    init(_ json: JSONFields) throws {
+        source = try json.choice("source", of: ["file", "seeded", "memory"])
+        pathName = try json.textOrNull("path_name")
+        seed = try json.intOrNull("seed")
+    }
+}
+
+extension Source {
+    init(_ json: JSONFields) throws {
+        self.init(commit: try json.textOrNull("commit"), dirty: try json.flagOrNull("dirty"))
+    }
+}
+
+extension InputSpec {
+    init(_ json: JSONFields) throws {
+        let layout: Layout = try json.choice("layout")
+        let dtype: InputType = try json.choice("dtype")
+        _ = try json.choice("colour_order", of: ["RGB"])
+        let crop = try json.ints("crop", "two integers >= 1") { $0.count == 2 && $0.allSatisfy { $0 >= 1 } }
+        let sides = layout == .nchw ? [Pixels.channels] + crop : crop + [Pixels.channels]
+        let oneImage = "[1 or -1, \(sides.commaSeparated)], the crop in this layout, one image at a time"
+        name = try json.text("name")
+        shape = try json.ints("shape", oneImage) { $0 == [1] + sides || $0 == [-1] + sides }
+        self.layout = layout
+        self.dtype = dtype
+        mean = try json.numbers("mean", "three numbers") { $0.count == Pixels.channels }
+        std = try json.numbers("std", "three numbers > 0") { $0.count == Pixels.channels && $0.allSatisfy { $0 > 0 } }
+        normalisationInGraph = try json.flag("normalisation_in_graph")
+        resize = try json.int("resize", min: 1)
+        cropHeight = crop[0]
+        cropWidth = crop[1]
+        interpolation = try json.choice("interpolation")
+        if dtype == .image && !normalisationInGraph {
+            throw json.error("normalisation_in_graph", "is false, must be true for an image; \(exportAgain)")
+        }
+    }
+}
+
+extension OutputSpec {
+    /// Of an output that no one here reads.
+    init(_ json: JSONFields) throws {
+        name = try json.text("name")
+        shape = try json.ints("shape", "a list of integers") { _ in true }
+        dtype = try json.text("dtype")
+    }
+
+    init(logits json: JSONFields) throws {
+        name = try json.text("name")
+        shape = try json.ints("shape", "[1 or -1, classes], the logits of one image") {
+            $0.count == 2 && abs($0[0]) == 1 && $0[1] >= 1
+        }
+        dtype = try json.choice("dtype", of: ["float32", "float16"])
+    }
+}
+
+extension Parity {
+    init(_ json: JSONFields) throws {
+        oracle = try json.text("oracle")
+        passed = try json.flag("passed")
+        outputs = try json.listOfFields("outputs").map(OutputParity.init)
+    }
+}
+
+extension OutputParity {
+    init(_ json: JSONFields) throws {
+        name = try json.text("name")
+        maxAbsError = try json.number("max_abs_error")
+        budgetMaxAbsError = try json.number("budget_max_abs_error")
+    }
+}
+
+extension PackageFile {
+    init(_ json: JSONFields) throws {
+        path = try json.field("path", "a path inside the package, with forward slashes") { value in
+            value.text.flatMap { isInside($0) ? $0 : nil }
+        }
+        role = try json.choice("role")
+        sha256 = try json.field("sha256", "64 lower-case hexadecimal digits") { value in
+            value.text.flatMap { isSHA256($0) ? $0 : nil }
+        }
+        sizeBytes = try json.int("size_bytes")
+    }
+}
+
+extension JSONFields {
+    /// The path of a file that has this role, or of the folder of several.
+    fileprivate func listed(_ name: String, role: Role, among files: [PackageFile]) throws -> String {
+        let paths = files.filter { $0.role == role }.map { String($0.path.prefix { $0 != "/" }) }
+        let allowed = paths.reduce(into: [String]()) { if !$0.contains($1) { $0.append($1) } }
+        return try field(name, "a file or folder with the role \(role): \(allowed.joined(separator: ", "))") { value in
+            value.text.flatMap { allowed.contains($0) ? $0 : nil }
+        }
+    }
+}
+
+extension [Int] {
+    fileprivate var commaSeparated: String { map(String.init).joined(separator: ", ") }
+}
+
+private func isInside(_ path: String) -> Bool {
+    let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+    return !path.isEmpty && !path.hasPrefix("/") && !path.contains("\\") && !parts.contains("..")
+}
+
+private func isSHA256(_ text: String) -> Bool {
+    text.utf8.count == 64 && text.utf8.allSatisfy { "0123456789abcdef".utf8.contains($0) }
+}

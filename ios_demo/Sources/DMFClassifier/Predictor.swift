@@ -1,0 +1,29 @@
+/// Who runs an artifact, and on what.
+public struct RuntimeInfo: Equatable, Sendable {
+    public var name: String
+    public var version: String
+    public var computeUnits: ComputeUnits
+
+    public init(name: String, version: String, computeUnits: ComputeUnits) {
+        self.name = name
+        self.version = version
+        self.computeUnits = computeUnits
+    }
+}
+
+/// An opened artifact, to be used by one thread at a time.
+public protocol Predictor {
+    var runtime: RuntimeInfo { get }
+
+    /// The logits of one picture, (classes). PredictorError: the runtime refuses it.
+    func logits(for input: ModelInput) throws -> [Float]
+}
+
+/// A package's artifact, ready to be opened.
+public protocol OpenableModel: Sendable {
+    /// Opens it. PredictorError: the runtime cannot.
+    func open(on computeUnits: ComputeUnits) throws -> any Predictor
+
+    /// What runs on which unit; nil where the OS does not tell. PredictorError: it fails to.
+    func computePlan(on computeUnits: ComputeUnits) async throws -> ComputePlan?
+}

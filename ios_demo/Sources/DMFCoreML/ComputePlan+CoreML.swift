@@ -1,0 +1,45 @@
+#if canImport(CoreML)
+import CoreML
+import DMFClassifier
+import Foundation
+
+@available(iOS 17.4, macOS 14.4, *)
+extension ComputePlan {
+    /// What Core ML means to run on which device. Constants, which it plans nothing for, are not counted.
+    init(ofModelAt location: URL, on computeUnits: ComputeUnits, modules: [TappedModule]) async throws {
+        let configuration = MLModelConfiguration(computeUnits)
+        let plan = try await MLComputePlan.load(contentsOf: location, configuration: configuration)
+        guard case .program(let program) = plan.modelStructure, let main = program.functions["main"] else {
+            throw PredictorError("it is no ML program with a function main")
+        }
+        self.init(plan.operations(in: main.block), modules: modules)
+    }
+}
+
+@available(iOS 17.4, macOS 14.4, *)
+extension MLComputePlan {
+    fileprivate func operations(in block: MLModelStructure.Program.Block) -> [PlannedOperation] {
+        block.operations.flatMap { operation in
+            let preferred = deviceUsage(for: operation).flatMap { ComputeDevice($0.preferred) }
+            let planned = preferred.map { device in
+                PlannedOperation(
+                    type: operation.operatorName, outputs: operation.outputs.map(\.name), preferred: device
+                )
+            }
+            return [planned].compactMap { $0 } + operation.blocks.flatMap(operations)
+        }
+    }
+}
+
+@available(iOS 17.4, macOS 14.4, *)
+extension ComputeDevice {
+    fileprivate init?(_ device: MLComputeDevice) {
+        switch device {
+        case .cpu: self = .cpu
+        case .gpu: self = .gpu
+        case .neuralEngine: self = .neuralEngine
+        @unknown default: return nil
+        }
+    }
+}
+#endif

@@ -1,0 +1,106 @@
+import Foundation
+import XCTest
+
+@testable import DMFClassifier
+
+let fakeRuntime = RuntimeInfo(name: "coreml", version: "macOS 15.1", computeUnits: .all)
+
+/// The tiny model in plain Swift: one dense layer with the weights `name` of the fixtures, summed in float32.
+struct DensePredictor: Predictor {
+    let runtime = fakeRuntime
+    private let weights: [Float]
+    private let spec: InputSpec
+
+    init(_ name: String = "w") throws {
+        weights = try Fixtures.tensors("weights").tensor(name, .float32, rank: 2).floats
+        var spec = try Fixtures.openPackage().manifest.input
+        spec.dtype = .float32
+        spec.normalisationInGraph = false
+        self.spec = spec
+    }
+
+    func logits(for input: ModelInput) throws -> [Float] {
+        let values = numbers(input)
+        let classes = weights.count / values.count
+        var logits = [Float](repeating: 0, count: classes)
+        for (row, value) in values.enumerated() {
+            for column in 0..<classes { logits[column] += value * weights[row * classes + column] }
+        }
+        return logits
+    }
+
+    /// An image is normalised here, as in a graph.
+    private func numbers(_ input: ModelInput) -> [Float] {
+        switch input {
+        case .tensor(let values): values
+        case .image(let pixels): Preprocess.normalise(pixels, spec)
+        }
+    }
+}
+
+/// A predictor whose answers are changed: the closure gets the number of the run, from 0, the input and the logits.
+final class ChangedPredictor: Predictor {
+    let runtime = fakeRuntime
+    private let predictor: any Predictor
+    private let change: (Int, ModelInput, [Float]) throws -> [Float]
+    private var runs = 0
+
+    init(_ predictor: any Predictor, _ change: @escaping (Int, ModelInput, [Float]) throws -> [Float]) {
+        self.predictor = predictor
+        self.change = change
+    }
+
+    func logits(for input: ModelInput) throws -> [Float] {
+        defer { runs += 1 }
+        return try change(runs, input, predictor.logits(for: input))
+    }
+}
+
+/// A network that routes every image like the first one it sees.
+func frozenPredictor() throws -> ChangedPredictor {
+    let frozen = try DensePredictor("frozen")
+    return ChangedPredictor(try DensePredictor()) { run, input, logits in
+        run == 0 ? logits : try frozen.logits(for: input)
+    }
+}
+
+/// Opens what a test gives it. It is used by one task at a time.
+final class FakeModel: OpenableModel, @unchecked Sendable {
+    var plan: ComputePlan?
+    private let makePredictor: (ComputeUnits) throws -> any Predictor
+
+    init(_ makePredictor: @escaping (ComputeUnits) throws -> any Predictor) {
+        self.makePredictor = makePredictor
+    }
+
+    func open(on computeUnits: ComputeUnits) throws -> any Predictor {
+        try makePredictor(computeUnits)
+    }
+
+    func computePlan(on computeUnits: ComputeUnits) async throws -> ComputePlan? {
+        plan
+    }
+}
+
+/// A device whose time passes when it is told to. It is used by one task at a time.
+final class FakeDevice: MeasuredDevice, @unchecked Sendable {
+    var isSimulator = false
+    var currentState = DeviceState(
+        thermalStatus: 0, batteryPercent: 80, charging: false, batterySaver: false, screenOn: true, loadAverage: nil
+    )
+    var peakBytes = 123_456_512
+    let description = DeviceDescription(
+        platform: .iOS, model: "iPhone99,1", majorOSVersion: 18, os: "iOS 18.1", machine: "arm64", cpu: "iPhone99,1",
+        logicalCores: 6, app: "org.dmf.demo 0.1.0"
+    )
+    private var time: UInt64 = 1_000_000_000_000
+
+    func pass(ms: Double) {
+        time += UInt64(ms * 1e6)
+    }
+
+    func state() -> DeviceState { currentState }
+    func peakMemoryBytes() -> Int { peakBytes }
+    func nanoseconds() -> UInt64 { time }
+    func now() -> Date { Date(timeIntervalSince1970: 1_763_884_805.678) } // 2025-11-23T08:00:05.678 UTC
+}

@@ -1,0 +1,53 @@
+@_exported import Bridged
+
+public final class CGColorSpace: @unchecked Sendable { // Swift
+    public convenience init?(name: CFString) { fatalError() } // = CGColorSpaceCreateWithName()
+    public static let sRGB: CFString = "" // = kCGColorSpaceSRGB
+}
+
+public final class CGDataProvider { // Swift
+    public convenience init?(data: CFData) { fatalError() } // = CGDataProviderCreateWithCFData()
+}
+
+public struct CGBitmapInfo: OptionSet { // = CGBitmapInfo
+    public let rawValue: UInt32 // Swift
+    public init(rawValue: UInt32) { fatalError() } // Swift
+}
+
+public enum CGImageAlphaInfo: UInt32 { // = CGImageAlphaInfo
+    case none // = CGImageAlphaInfo.kCGImageAlphaNone
+    case premultipliedLast // = CGImageAlphaInfo.kCGImageAlphaPremultipliedLast
+}
+
+public enum CGColorRenderingIntent: Int32 { // = CGColorRenderingIntent
+    case defaultIntent // = CGColorRenderingIntent.kCGRenderingIntentDefault
+}
+
+public final class CGImage: @unchecked Sendable { // Swift
+    public convenience init?(width: Int, height: Int, bitsPerComponent: Int, bitsPerPixel: Int, bytesPerRow: Int, space: CGColorSpace, bitmapInfo: CGBitmapInfo, provider: CGDataProvider, decode: UnsafePointer<CGFloat>?, shouldInterpolate: Bool, intent: CGColorRenderingIntent) { fatalError() } // = CGImageCreate()
+    public var width: Int { fatalError() } // = CGImageGetWidth()
+    public var height: Int { fatalError() } // = CGImageGetHeight()
+}
+
+public enum CGLineCap: Int32 { // = CGLineCap
+    case round // = CGLineCap.kCGLineCapRound
+}
+
+public enum CGLineJoin: Int32 { // = CGLineJoin
+    case round // = CGLineJoin.kCGLineJoinRound
+}
+
+public final class CGContext { // Swift
+    public convenience init?(data: UnsafeMutableRawPointer?, width: Int, height: Int, bitsPerComponent: Int, bytesPerRow: Int, space: CGColorSpace, bitmapInfo: UInt32) { fatalError() } // = CGBitmapContextCreate()
+    public func draw(_ image: CGImage, in rect: CGRect, byTiling: Bool = false) { fatalError() } // = CGContextDrawImage()
+    public func setFillColor(gray: CGFloat, alpha: CGFloat) { fatalError() } // = CGContextSetGrayFillColor()
+    public func setStrokeColor(gray: CGFloat, alpha: CGFloat) { fatalError() } // = CGContextSetGrayStrokeColor()
+    public func fill(_ rect: CGRect) { fatalError() } // = CGContextFillRect()
+    public func translateBy(x: CGFloat, y: CGFloat) { fatalError() } // = CGContextTranslateCTM()
+    public func scaleBy(x: CGFloat, y: CGFloat) { fatalError() } // = CGContextScaleCTM()
+    public func setLineWidth(_ width: CGFloat) { fatalError() } // = CGContextSetLineWidth()
+    public func setLineCap(_ cap: CGLineCap) { fatalError() } // = CGContextSetLineCap()
+    public func setLineJoin(_ join: CGLineJoin) { fatalError() } // = CGContextSetLineJoin()
+    public func addLines(between points: [CGPoint]) { fatalError() } // = CGContextAddLines()
+    public func strokePath() { fatalError() } // = CGContextStrokePath()
+}
