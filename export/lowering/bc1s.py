@@ -59,7 +59,7 @@ class Logits(Linear):
 
 
 class Rows(nn.Module):
-    """Routing weights (B, K, 1, 1) -> a kernel in rows (B, n / length, length), generated as many as fit at a time."""
+    """Routing weights (B, K, 1, 1) -> a kernel in rows (B, 1, n / length, length), made as many as fit at a time."""
 
     def __init__(self, layer: nn.Linear, length: int) -> None:
         super().__init__()
@@ -68,7 +68,8 @@ class Rows(nn.Module):
         self.parts = nn.ModuleList(Linear(static.linear(weight, bias)) for weight, bias in parts)
 
     def forward(self, weights: Tensor) -> Tensor:
-        return torch.cat([part(weights).reshape(len(weights), -1, self.length) for part in self.parts], 1)
+        batch = len(weights)
+        return torch.cat([part(weights).reshape(batch, 1, -1, self.length) for part in self.parts], 2)
 
 
 class Flat(nn.Module):
