@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -228,6 +231,21 @@ def test_a_full_phone(app, device, tflite_package):
     _, (error,) = measure_on_phones([tflite_package], None, Measurement())
     assert "no space for" in str(error)
     assert "MB are free in /data/local/tmp; make room on the phone" in str(error)
+    assert device.files() == []
+
+
+def test_ctrl_c_stops_the_app_and_cleans_up(app, device, tflite_package):
+    app("hang")
+    command = [sys.executable, "-m", "runtime.cli", str(tflite_package.path), "--on", "android", "--quiet"]
+    bench = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (device.root / "data" / "app.pid").exists():
+        time.sleep(0.05)
+    start = time.monotonic()
+    bench.send_signal(signal.SIGINT)
+    assert bench.communicate(timeout=30)[1] == "dmf-bench: interrupted\n"
+    assert bench.returncode == 130
+    assert time.monotonic() - start < 15
+    assert not (device.root / "data" / "app.pid").exists()
     assert device.files() == []
 
 
