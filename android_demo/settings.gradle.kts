@@ -1,5 +1,5 @@
 // With a JDK 17, Android's SDK of level 36 and Gradle 9.5 or later:
-//   gradle wrapper --gradle-version 9.5.0 && ./gradlew test :app:assembleDebug
+//   gradle test :app:assembleDebug        with Gradle 9.5 or later
 // Without them, tests and an APK: python -m android_demo.host.build
 
 pluginManagement {

@@ -381,17 +381,19 @@ def devices_table() -> str:
             device = report.conditions.device
             if device is not None and not report.invalid_because:
                 phone = f"{device.manufacturer} {device.model}"
-                key = (phone, report.conditions.os, report.package, report.accelerator, str(report.threads))
+                runtime = f"{report.runtime.name} {report.runtime.version}"
+                key = (phone, report.conditions.os, report.package, runtime, report.accelerator, str(report.threads))
                 runs.setdefault(key, []).append(report)
     if not runs:
         return "No phone has been measured yet; [docs/measure-on-a-phone.md](docs/measure-on-a-phone.md) says how."
     rows = []
     for key, reports in sorted(runs.items()):
         p50_ms = [report.p50_ms for report in reports]
-        loads_ms, peaks = ([getattr(each, name) for each in reports] for name in ("cold_load_ms", "peak_memory_bytes"))
+        loads_ms = [report.cold_load_ms for report in reports]
+        peaks = [report.peak_memory_bytes or 0 for report in reports]
         spread = f"{statistics.median(p50_ms):.2f} ({min(p50_ms):.2f} to {max(p50_ms):.2f})"
         rows.append([*key, spread, f"{statistics.median(loads_ms):.0f}", mebibytes(max(peaks)), str(len(reports))])
-    header = ["phone", "system", "package", "on", "threads", "p50 ms (runs)", "load ms", "peak MiB", "runs"]
+    header = ["phone", "system", "package", "runtime", "on", "threads", "p50 ms (runs)", "load ms", "peak MiB", "runs"]
     return markdown(header, rows)
 
 

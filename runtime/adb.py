@@ -19,6 +19,8 @@ from runtime.errors import RunnerError
 
 PIECE_BYTES = 16 << 20
 TIMEOUT_S = 120.0  # of one command; the slowest is a piece over USB 2
+NO_SUCH_COMMAND = 127  # a shell's exit code
+REFUSED = re.compile(r"Permission denied|Read-only|Not a directory|No such file|remote .*failed", re.IGNORECASE)
 STATES = {
     "unauthorized": "does not trust this computer yet: unlock it and allow USB debugging",
     "authorizing": "is being asked whether it trusts this computer: unlock it and allow USB debugging",
@@ -66,13 +68,14 @@ def find_adb() -> str:
 def phones(select: str | None = None) -> list["Phone"]:
     """The phones to use: the only one there is, the one with serial number ``select``, or every one for ``"all"``.
 
-    RunnerError: no adb, no phone, several and none selected, or one that can't be used, with what to do.
+    RunnerError: no adb, no phone, several and none selected, or one that can't be used, with what to do. Of all, those
+    that can't be used have a ``problem``.
     """
     adb = find_adb()
     listing = _answer(_start([adb, "devices"]), TIMEOUT_S)
     if listing.code:
         raise RunnerError(f"adb can't list phones: {listing.last_words}")
-    states = dict(re.findall(r"^(\S+)[ \t]+(\w+)", listing.stdout.partition("attached")[2], re.MULTILINE))
+    states = dict(re.findall(r"^([^\t\n]+)\t(\w+)", listing.stdout.partition("attached")[2], re.MULTILINE))
     if not states:
         raise RunnerError("adb sees no phone: plug one in and enable USB debugging in its developer options")
     if select not in (None, "all"):
@@ -82,10 +85,16 @@ def phones(select: str | None = None) -> list["Phone"]:
     elif select is None and len(states) > 1:
         serials = ", ".join(states)
         raise RunnerError(f"adb sees {len(states)} phones: give --on android:SERIAL ({serials}) or android:all")
-    for serial, state in states.items():
-        if state != "device":
-            raise RunnerError(f"{serial} {STATES.get(state, f'is in the state {state!r}, it must be device')}")
-    return [Phone(adb, serial) for serial in states]
+    found = [Phone(adb, serial, _problem(serial, state)) for serial, state in states.items()]
+    if select != "all" and found[0].problem is not None:
+        raise RunnerError(found[0].problem)
+    return found
+
+
+def _problem(serial: str, state: str) -> str | None:
+    return (
+        None if state == "device" else f"{serial} {STATES.get(state, f'is in the state {state!r}, it must be device')}"
+    )
 
 
 class Phone:
@@ -94,9 +103,10 @@ class Phone:
     What is asked of it raises Unplugged when it is gone, RunnerError after ``timeout_s``.
     """
 
-    def __init__(self, adb: str, serial: str) -> None:
+    def __init__(self, adb: str, serial: str, problem: str | None = None) -> None:
         self._adb = adb
         self.serial = serial
+        self.problem = problem
         self._running: subprocess.Popen[str] | None = None
         self._closed = False
 
@@ -151,7 +161,7 @@ class Phone:
         if self._sha256(part) != _sha256(local, size_bytes):
             self.shell(f"rm -f {part}")
             raise RunnerError(f"{self.serial}: {local.name} arrived altered; try another cable or port")
-        self.check(f"mv {part} {here}", f"can't rename {there}")
+        self.check(f"rm -f {shlex.quote(f'{there}.piece')} && mv {part} {here}", f"can't rename {there}")
 
     def pull(self, remote: PurePosixPath, local: Path) -> None:
         """Copy ``remote`` to ``local``."""
@@ -194,17 +204,22 @@ class Phone:
         return len(content)
 
     def _size_bytes(self, quoted: str) -> int:
-        answer = self.shell(f"stat -c %s {quoted}")
-        return 0 if answer.code else int(answer.stdout)
+        text = self.shell(f"stat -c %s {quoted}").stdout.strip()
+        return int(text) if text.isdigit() else 0
 
     def _sha256(self, quoted: str) -> str | None:
         answer = self.shell(f"sha256sum {quoted}")
-        return None if answer.code else answer.stdout.split()[0]
+        if answer.code == NO_SUCH_COMMAND:
+            raise RunnerError(f"{self.serial} has no sha256sum; Android 8 and later have")
+        words = answer.stdout.split()
+        return words[0] if words and not answer.code else None
 
     def _adb_call(self, *arguments: str, timeout_s: float = TIMEOUT_S) -> Answer:
         if self._closed:
             raise RunnerError(f"{self.serial}: interrupted")
         process = self._running = _start([self._adb, "-s", self.serial, *arguments])
+        if self._closed:  # meanwhile
+            process.kill()
         return _answer(process, timeout_s)
 
     def _failed(self, failure: str, answer: Answer) -> RunnerError:
@@ -212,8 +227,9 @@ class Phone:
         return kind(f"{self.serial}: {failure}: {answer.last_words}")
 
     def _failed_or_gone(self, failure: str, answer: Answer) -> RunnerError:
+        """A failure if the phone says so; else the connection's, even if that is there again by now."""
         error = self._failed(failure, answer)
-        return error if isinstance(error, OutOfSpace) or self.is_there() else self._gone(answer)
+        return error if isinstance(error, OutOfSpace) or REFUSED.search(answer.last_words) else self._gone(answer)
 
     def _gone(self, answer: Answer) -> RunnerError:
         return Unplugged(f"{self.serial}: the connection was lost: {answer.last_words}")
@@ -222,7 +238,14 @@ class Phone:
 def _start(command: list[str]) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", errors="replace"
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,  # Ctrl-C is for this process, which then sees to the phone
     )
 
 
@@ -235,6 +258,9 @@ def _answer(process: subprocess.Popen[str], timeout_s: float) -> Answer:
         process.communicate()
         command = process.args if isinstance(process.args, list) else []
         raise RunnerError(f"{' '.join(map(str, command))[:200]}: no answer in {timeout_s:.0f} s") from error
+    except BaseException:
+        process.kill()
+        raise
     return Answer(stdout, stderr, process.returncode)
 
 

@@ -6,13 +6,17 @@ The app measures in a process of its own per accelerator, in an activity in fron
 
 import hashlib
 import json
+import re
 import shlex
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from runtime import benchmark_model, documents
 from runtime.adb import OutOfSpace, Phone, Unplugged, phones
@@ -25,9 +29,13 @@ APP = "org.dmf.demo"
 FOLDER = PurePosixPath("/data/local/tmp/dmf")  # a shell may write there, and since Android 8 an app may read
 RESULTS = PurePosixPath(f"/sdcard/Android/data/{APP}/files/runs")
 ACCELERATORS: dict[str, tuple[Accelerator, ...]] = {"tflite": ("cpu", "gpu", "nnapi"), "onnx": ("cpu", "nnapi")}
-EMULATORS = ("goldfish", "ranchu", "cutf", "qemu")
+EMULATORS = ("goldfish", "ranchu", "cutf", "qemu", "vbox86")
+TOOL = "benchmark_model"
 POLL_S = 2.0
 REPLUG_S = 60.0
+RESUMED = "what has been pushed will not be again"
+MOST_THREADS, MOST_RUNS = 64, 10_000  # that the app takes
+T = TypeVar("T")
 
 Say = Callable[[str], None]
 
@@ -56,6 +64,15 @@ class Measurement:
                 raise UsageError(
                     f"{manifest.name}: no {accelerator} for {manifest.format}; choose from {', '.join(allowed)}"
                 )
+        for name, value, most in (
+            ("threads", self.threads, MOST_THREADS),
+            ("warmup", self.warmup, MOST_RUNS),
+            ("repeats", self.repeats, MOST_RUNS),
+        ):
+            if value > most:
+                raise UsageError(f"--{name} is {value}; on a phone it is at most {most}")
+        if self.benchmark_model and self.repeats < 2:
+            raise UsageError("--repeats 1 has no median; give benchmark_model 2 or more")
         if self.benchmark_model and manifest.format != "tflite":
             raise UsageError(f"{manifest.name}: benchmark_model runs tflite, not {manifest.format}; use the app")
         if self.benchmark_model and not self.benchmark_model.is_file():
@@ -67,80 +84,123 @@ def measure_on_phones(
 ) -> tuple[list[LatencyReport], list[RunnerError]]:
     """Measure every package on the phones that ``select`` names (see ``adb.phones``), all phones at once.
 
-    Returns the reports, one per package and accelerator, and one error for each phone that failed. UsageError: a
+    Returns the reports, one per package and accelerator, and an error for whatever could not be measured. UsageError: a
     package that can't be measured so. RunnerError: there is no phone to use.
     """
     for package in packages:
         measurement.check(package)
-
-    def measure_on(phone: Phone) -> list[LatencyReport] | RunnerError:
-        try:
-            return _retried(phone, packages, measurement, say)
-        except RunnerError as error:
-            return error
-
-    found = phones(select)
-    pool = ThreadPoolExecutor(len(found))
+    sessions = [_Session(phone, measurement, say) for phone in _each_once(phones(select), say)]
+    pool = ThreadPoolExecutor(len(sessions))
     try:
-        outcomes = list(pool.map(measure_on, found))
+        list(pool.map(lambda session: session.measure(packages), sessions))
     except KeyboardInterrupt:
-        for phone in found:
-            phone.close()
-            phone.reopened().shell(f"am force-stop {APP}; rm -rf {FOLDER}", timeout_s=5)
+        for session in sessions:
+            session.phone.close()
+        for session in sessions:
+            session.clean_up_after_all()
         raise
     finally:
         pool.shutdown(wait=False)
-    errors = [outcome for outcome in outcomes if isinstance(outcome, RunnerError)]
-    return [report for outcome in outcomes if isinstance(outcome, list) for report in outcome], errors
+    reports = [report for session in sessions for report in session.reports]
+    return reports, [error for session in sessions for error in session.errors]
 
 
-def _retried(phone: Phone, packages: Sequence[Package], measurement: Measurement, say: Say) -> list[LatencyReport]:
-    """All measurements on one phone; the one during which it is unplugged is begun anew, once."""
-    retries = 1
-    reports: list[LatencyReport] = []
-    for package in packages:
+def _each_once(found: Sequence[Phone], say: Say) -> list[Phone]:
+    """Without those that are plugged in and connected over Wi-Fi, too."""
+    phones_by_number: dict[str, Phone] = {}
+    for phone in found:
+        number = phone.serial
+        if len(found) > 1 and phone.problem is None:
+            with suppress(RunnerError):
+                number = phone.properties().get("ro.serialno") or number
+        if number in phones_by_number:
+            say(f"{phone.serial} is {phones_by_number[number].serial} once more")
+        phones_by_number.setdefault(number, phone)
+    return list(phones_by_number.values())
+
+
+class _Session:
+    """The measurements on one phone: what they gave, and what went wrong."""
+
+    def __init__(self, phone: Phone, measurement: Measurement, say: Say) -> None:
+        self.phone = phone
+        self.reports: list[LatencyReport] = []
+        self.errors: list[RunnerError] = []
+        self._measurement, self._say = measurement, say
+        self._folders: list[PurePosixPath] = []
+        self._retries = 1
+
+    def measure(self, packages: Sequence[Package]) -> None:
+        """Everything that can be; an accelerator that fails does not keep the next one from being measured."""
+        try:
+            if self.phone.problem is not None:
+                raise RunnerError(self.phone.problem)
+            properties = self._retried(self.phone.properties)
+            refuse_emulator(self.phone.serial, properties)
+            if self._measurement.benchmark_model is None:
+                self._retried(partial(_check_app, self.phone))
+            for package in packages:
+                self._measure(package, properties)
+        except RunnerError as error:
+            self.errors.append(error)
+        except (UsageError, OSError) as error:  # this machine's disk, say
+            self.errors.append(RunnerError(f"{self.phone.serial}: {error}"))
+
+    def _measure(self, package: Package, properties: dict[str, str]) -> None:
+        folder = FOLDER / f"{package.manifest.name}-{_manifest_sha256(package)[:12]}"
+        self._folders.append(folder)
+        try:
+            for accelerator in self._measurement.accelerators:
+                try:
+                    self.reports.append(self._retried(partial(self._run, package, folder, accelerator, properties)))
+                except (_Gone, OutOfSpace):
+                    raise
+                except RunnerError as error:
+                    self.errors.append(error)
+        except _Gone:  # what has been pushed stays for the next try
+            raise
+        except RunnerError:
+            _remove(self.phone, folder)
+            raise
+        _remove(self.phone, folder)
+
+    def _run(
+        self, package: Package, folder: PurePosixPath, accelerator: Accelerator, properties: dict[str, str]
+    ) -> LatencyReport:
+        phone, measurement, name = self.phone, self._measurement, package.manifest.name
+        self._say(f"{phone.serial}: push {name}, measure it on {accelerator}")
+        push_package(phone, package, folder)
+        if measurement.benchmark_model is None:
+            return _run_app(phone, package, folder, accelerator, measurement)
+        return _run_tool(phone, package, folder, accelerator, measurement, properties)
+
+    def _retried(self, step: Callable[[], T]) -> T:
+        """What ``step`` gives; once, a step during which the phone is unplugged is begun anew."""
         while True:
             try:
-                reports += _measure(phone, package, measurement, say)
-                break
+                return step()
             except Unplugged as error:
-                if retries == 0:
-                    raise RunnerError(
-                        f"{error}; it was retried once; what has been pushed will not be again"
+                if self._retries == 0:
+                    raise _Gone(f"{error}; it was retried once; {RESUMED}") from error
+                self._retries -= 1
+                self._say(f"{self.phone.serial} was unplugged; waiting {REPLUG_S:.0f} s for it")
+                if not self.phone.wait(REPLUG_S):
+                    raise _Gone(
+                        f"{self.phone.serial} was unplugged and did not come back; plug it in and run this again: "
+                        f"{RESUMED}"
                     ) from error
-                retries -= 1
-                say(f"{phone.serial} was unplugged; waiting {REPLUG_S:.0f} s for it")
-                if not phone.wait(REPLUG_S):
-                    raise RunnerError(
-                        f"{phone.serial} was unplugged while {package.manifest.name} was measured and did not come "
-                        "back; plug it in and run this again: what has been pushed will not be again"
-                    ) from error
-    return reports
+
+    def clean_up_after_all(self) -> None:
+        """After Ctrl-C, as far as the phone is there."""
+        with suppress(RunnerError):
+            folders = shlex.join(map(str, self._folders))
+            self.phone.reopened().shell(
+                f"am force-stop {APP}; pkill {TOOL}; rm -rf {folders} {FOLDER}/{TOOL}; rmdir {FOLDER}", timeout_s=5
+            )
 
 
-def _measure(phone: Phone, package: Package, measurement: Measurement, say: Say) -> list[LatencyReport]:
-    properties = phone.properties()
-    refuse_emulator(phone.serial, properties)
-    if measurement.benchmark_model is None:
-        _check_app(phone)
-    folder = FOLDER / f"{package.manifest.name}-{_manifest_sha256(package)[:12]}"
-    say(f"{phone.serial}: push {package.manifest.name}")
-    try:
-        push_package(phone, package, folder)
-        reports = []
-        for accelerator in measurement.accelerators:
-            say(f"{phone.serial}: measure {package.manifest.name} on {accelerator}")
-            if measurement.benchmark_model is None:
-                reports.append(_run_app(phone, package, folder, accelerator, measurement))
-            else:
-                reports.append(_run_tool(phone, package, folder, accelerator, measurement, properties))
-    except Unplugged:
-        raise  # what has been pushed stays for the next try
-    except RunnerError:
-        _remove(phone, folder)
-        raise
-    _remove(phone, folder)
-    return reports
+class _Gone(RunnerError):
+    """Unplugged, and not to be retried."""
 
 
 def refuse_emulator(serial: str, properties: dict[str, str]) -> None:
@@ -166,13 +226,15 @@ def push_package(phone: Phone, package: Package, folder: PurePosixPath) -> None:
             phone.push(package.path / name, folder / name)
     except OutOfSpace as error:
         size_mb = sum(file.size_bytes for file in package.manifest.files) / 1e6
-        free = phone.shell(f"df -k {FOLDER}").stdout.splitlines()
-        free_mb = int(free[-1].split()[3]) * 1024 / 1e6 if free else 0.0
+        listing = phone.shell(f"df -k {FOLDER}").stdout
+        free = re.search(r"\s(\d+)\s+\d+%", listing)  # available, before use in percent
+        free_text = f"{int(free[1]) * 1024 / 1e6:.0f} MB are free" if free else "less is free"
         raise OutOfSpace(
             f"{phone.serial}: no space for {package.manifest.name}: it takes {size_mb:.0f} MB, and "
-            f"{free_mb:.0f} MB are free in {FOLDER.parent}; make room on the phone"
+            f"{free_text} in {FOLDER.parent}; make room on the phone"
         ) from error
-    phone.check(f"chmod -R a+rX {shlex.quote(str(folder))}", f"can't open {folder} to the app")
+    opened = f"chmod a+rx {FOLDER} && chmod -R a+rX {shlex.quote(str(folder))}"
+    phone.check(opened, f"can't open {folder} to the app")
 
 
 def _remove(phone: Phone, folder: PurePosixPath) -> None:
@@ -203,7 +265,7 @@ def _run_app(
         _await(phone, result, measurement.timeout_s)
         return _read(phone, package, accelerator, result)
     finally:
-        if phone.is_there():
+        with suppress(RunnerError):  # none that would hide what went wrong
             phone.shell(f"am force-stop {APP}; rm -f {result}")
 
 
@@ -230,7 +292,7 @@ def _await(phone: Phone, result: PurePosixPath, timeout_s: float) -> None:
 def _read(phone: Phone, package: Package, accelerator: Accelerator, result: PurePosixPath) -> LatencyReport:
     text = phone.check(f"cat {result}", f"can't read {result}")
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=documents.refuse_constant)
         if isinstance(document, dict) and isinstance(document.get("error"), str):
             raise RunnerError(f"{phone.serial}: {package.manifest.name} on {accelerator}: {document['error']}")
         documents.validate(document, SCHEMA, "the app's result")
@@ -255,7 +317,7 @@ def _run_tool(
     properties: dict[str, str],
 ) -> LatencyReport:
     assert measurement.benchmark_model is not None
-    tool = folder.with_name("benchmark_model")
+    tool = FOLDER / TOOL
     phone.push(measurement.benchmark_model, tool)
     command = benchmark_model.command(
         tool,
@@ -264,21 +326,27 @@ def _run_tool(
         measurement.threads,
         measurement.warmup,
         measurement.repeats,
+        half=package.manifest.precision == "fp16",
     )
     before = benchmark_model.device_state(phone)
-    answer = phone.shell(f"chmod 755 {tool} && {command} 2>&1", timeout_s=measurement.timeout_s)
+    try:  # one of an earlier run, which lost its connection, may be running still
+        answer = phone.shell(f"pkill {TOOL}; chmod 755 {tool} && {command} 2>&1", timeout_s=measurement.timeout_s)
+    finally:
+        with suppress(RunnerError):
+            phone.shell(f"pkill {TOOL}; rm -f {tool}")
     after = benchmark_model.device_state(phone)
-    phone.shell(f"rm -f {tool}")
     try:
         if answer.code:
             raise ValueError(f"it ended with {answer.code}")
         summary = benchmark_model.parse(answer.stdout, accelerator, measurement.repeats)
+        return benchmark_model.report(
+            package, summary, measurement.threads, measurement.warmup, properties, before, after
+        )
     except ValueError as error:
         raise RunnerError(
             f"{phone.serial}: benchmark_model on {accelerator}: {error}; its output is kept in "
             f"{keep_log(phone.serial, answer.stdout)}"
         ) from error
-    return benchmark_model.report(package, summary, measurement.threads, measurement.warmup, properties, before, after)
 
 
 def _manifest_sha256(package: Package) -> str:

@@ -45,9 +45,16 @@ class Summary:
 
 
 def command(
-    tool: PurePosixPath, artifact: PurePosixPath, accelerator: Accelerator, threads: int, warmup: int, repeats: int
+    tool: PurePosixPath,
+    artifact: PurePosixPath,
+    accelerator: Accelerator,
+    threads: int,
+    warmup: int,
+    repeats: int,
+    *,
+    half: bool,
 ) -> str:
-    """The command line: exactly ``repeats`` timed runs after ``warmup``."""
+    """The command line: exactly ``repeats`` timed runs after ``warmup``; on a GPU in fp16 only if ``half``."""
     options = {
         "graph": artifact,
         "num_threads": threads,
@@ -57,6 +64,7 @@ def command(
         "min_secs": 0,
         "max_secs": 3600,
         "report_peak_memory_footprint": "true",
+        "gpu_precision_loss_allowed": str(half).lower(),
         **{f"use_{flag}": str(name == accelerator).lower() for name, flag in FLAGS.items()},
     }
     return shlex.join([str(tool), *(f"--{name}={value}" for name, value in options.items())])
@@ -104,13 +112,12 @@ def device_state(phone: Phone) -> DeviceState:
         match = re.search(pattern, text)
         return int(match[1]) if match else None
 
-    temperature, awake = number(r"temperature: (\d+)", battery), re.search(r"mWakefulness=(\w+)", power)
-    status = number(r"\bstatus: (\d+)", battery)
+    temperature, awake = number(r"temperature: (-?\d+)", battery), re.search(r"mWakefulness=(\w+)", power)
     return DeviceState(
         thermal_status=number(r"Thermal Status: (\d+)", thermal),
         battery_temperature_c=None if temperature is None else temperature / 10,
         battery_percent=number(r"level: (\d+)", battery),
-        charging=None if status is None else status in (2, 5),  # BatteryManager's charging and full
+        charging="powered: true" in battery if "powered:" in battery else None,
         battery_saver={"0": False, "1": True}.get(saver),
         screen_on=None if awake is None else awake[1] == "Awake",
         frequencies_khz=tuple(int(word) if word.isdigit() else None for word in frequencies),
@@ -126,7 +133,10 @@ def report(
     before: DeviceState,
     after: DeviceState,
 ) -> LatencyReport:
-    """The summary as a report, which is never valid: not from an activity in front."""
+    """The summary as a report, which is never valid: not from an activity in front. ValueError: no API level."""
+    sdk = properties.get("ro.build.version.sdk", "")
+    if not sdk.isdigit():
+        raise ValueError(f"getprop says that the API level is {sdk!r}")
     manifest, states = package.manifest, (before, after)
     flags: dict[Flag, bool] = {
         "throttled": any(state.thermal_status for state in states),
@@ -174,8 +184,8 @@ def report(
             device=Device(
                 manufacturer=properties.get("ro.product.manufacturer", ""),
                 model=properties.get("ro.product.model", "unknown"),
-                soc=properties.get("ro.soc.model"),
-                sdk=int(properties["ro.build.version.sdk"]),
+                soc=properties.get("ro.soc.model") or None,
+                sdk=int(sdk),
                 app="benchmark_model",
                 before=before,
                 after=after,

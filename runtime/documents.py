@@ -72,7 +72,7 @@ def read_json(path: Path, schema: str) -> Any:
     UsageError: not JSON, another schema_version, or a violation of ``schema``.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
     except ValueError as error:
         raise UsageError(f"{path}: not valid JSON: {error}") from error
     version = int(schema.rpartition("-v")[2])
@@ -85,7 +85,8 @@ def read_json(path: Path, schema: str) -> Any:
     return document
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """For ``json.loads``: ValueError for NaN and Infinity, which are no JSON."""
     raise ValueError(f"{name} is not a JSON number")
 
 

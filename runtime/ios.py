@@ -219,7 +219,7 @@ def _copy(phone: Phone, direction: str, source: str, destination: str) -> None:
 
 def _report(text: str, package: Package, units: ComputeUnits, where: str) -> LatencyReport:
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=documents.refuse_constant)
         if isinstance(document, dict) and isinstance(document.get("error"), str):
             raise RunnerError(f"{where}: {package.manifest.name} on {units}: {document['error']}")
         documents.validate(document, SCHEMA, "the result")

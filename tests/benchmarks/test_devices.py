@@ -66,8 +66,8 @@ def test_runs_of_one_phone_are_one_row_and_invalid_ones_are_none(results):
     results("second.json", report([5.4] * 40), report([1.0] * 40, invalid_because=("throttled",)))
     results("third.json", report([5.2] * 40, cold_load_ms=11.6, peak_memory_bytes=52 << 20))
     assert readme.devices_table().splitlines()[2:] == [
-        "| Maker Phone 1 | Android 14 (API 34) | tiny-tflite | cpu | 1 | 5.20 (5.00 to 5.40) | 12 | 52 | 3 |",
-        "| Maker Phone 1 | Android 14 (API 34) | tiny-tflite | gpu | 1 | 3.00 (3.00 to 3.00) | 12 | 50 | 1 |",
+        f"| Maker Phone 1 | Android 14 (API 34) | tiny-tflite | litert 1.4.2 | {row} |"
+        for row in ("cpu | 1 | 5.20 (5.00 to 5.40) | 12 | 52 | 3", "gpu | 1 | 3.00 (3.00 to 3.00) | 12 | 50 | 1")
     ]
 
 

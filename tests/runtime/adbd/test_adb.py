@@ -213,12 +213,12 @@ def test_no_adb(monkeypatch, tmp_path):
         ("A\trecovery", None, "A is in recovery mode"),
         ("A\trescue", None, "A is in the state 'rescue', it must be device"),
         ("A\tdevice\nB\tdevice", None, r"adb sees 2 phones: give --on android:SERIAL \(A, B\) or android:all"),
-        ("A\tdevice\nB\tunauthorized", "all", "B does not trust"),
+        ("adb-1 (2)._adb-tls-connect._tcp\toffline", None, r"^adb-1 \(2\)._adb-tls-connect._tcp is offline"),
         ("A\tdevice\nB\tunauthorized", "B", "B does not trust"),
         ("A\tdevice\nB\tunauthorized", "A", None),
     ],
 )
-def test_states_of_phones(listed, select, message, monkeypatch, tmp_path):
+def test_states_of_a_phone(listed, select, message, monkeypatch, tmp_path):
     """A stub for adb: it lists phones in states that an emulated one can't be in, in the client's own words."""
     (tmp_path / "adb").write_text(f"#!/bin/sh\nprintf 'List of devices attached\\n{listed}\\n\\n'\n")
     (tmp_path / "adb").chmod(0o755)
@@ -228,3 +228,29 @@ def test_states_of_phones(listed, select, message, monkeypatch, tmp_path):
     else:
         with pytest.raises(RunnerError, match=message):
             phones(select)
+
+
+def test_of_all_phones_those_that_cannot_be_used_say_why(monkeypatch, tmp_path):
+    """A stub for adb, as above."""
+    (tmp_path / "adb").write_text("#!/bin/sh\nprintf 'List of devices attached\\nA\\tdevice\\nB\\tunauthorized\\n'\n")
+    (tmp_path / "adb").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    a, b = phones("all")
+    assert (a.serial, a.problem) == ("A", None)
+    assert b.problem.startswith("B does not trust this computer yet")
+
+
+def test_answers_that_make_no_sense(phone, file, device):
+    """No double: what the phone's own tools are is replaced."""
+    for name, script in (("stat", "echo garbage"), ("sha256sum", "exit 0")):
+        (device.root / "doubles" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (device.root / "doubles" / name).chmod(0o755)
+    try:
+        with pytest.raises(RunnerError, match="arrived altered"):
+            phone.push(file, FOLDER / "model.tflite")
+        (device.root / "doubles" / "sha256sum").write_text("#!/bin/sh\nexit 127\n")
+        with pytest.raises(RunnerError, match="has no sha256sum"):
+            phone.push(file, FOLDER / "model.tflite")
+    finally:
+        for name in ("stat", "sha256sum"):
+            (device.root / "doubles" / name).unlink()

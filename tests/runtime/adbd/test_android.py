@@ -91,6 +91,16 @@ def test_a_package_is_pushed_measured_and_removed(app, device, tflite_package, a
     assert any("on gpu" in line for line in said)
 
 
+def test_an_accelerator_that_fails_leaves_the_others(app, device, tflite_package, capsys, tmp_path):
+    app("gpu-error")
+    path = tmp_path / "out.json"
+    argv = [str(tflite_package.path), "--on", "android", "--accelerators", "cpu", "gpu", "nnapi", "--json", str(path)]
+    assert main([*argv, "--quiet"]) == 5
+    assert [report.accelerator for report in read_results(path).reports] == ["cpu", "nnapi"]
+    assert capsys.readouterr().err == "dmf-bench: error: 127.0.0.1:5555: tiny-tflite-fp32 on gpu: no GPU here\n"
+    assert device.files() == []
+
+
 def test_the_command_prints_a_table_and_writes_json(app, capsys, tflite_package, app_report, tmp_path):
     app(dataclasses.replace(app_report, invalid_because=("throttled",)))
     path = tmp_path / "out.json"
@@ -237,7 +247,11 @@ def test_a_full_phone(app, device, tflite_package):
 def test_ctrl_c_stops_the_app_and_cleans_up(app, device, tflite_package):
     app("hang")
     command = [sys.executable, "-m", "runtime.cli", str(tflite_package.path), "--on", "android", "--quiet"]
-    bench = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
+    try:
+        bench = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     while not (device.root / "data" / "app.pid").exists():
         time.sleep(0.05)
     start = time.monotonic()
@@ -254,11 +268,12 @@ def test_each_of_several_phones_is_reported(app, device, tflite_package, app_rep
     monkeypatch.setattr(android, "REPLUG_S", 0.5)
     (phone,) = phones()
     absent = Phone("adb", "0123456789")
-    monkeypatch.setattr(android, "phones", lambda select: [absent, phone] if select == "all" else [phone])
+    untrusting = Phone("adb", "ABC", "ABC does not trust this computer yet")
+    monkeypatch.setattr(android, "phones", lambda select: [absent, untrusting, phone])
     assert main([str(tflite_package.path), "--on", "android:all", "--quiet"]) == 5
     out, err = capsys.readouterr()
     assert "Double cpu" in out
-    assert "0123456789 was unplugged" in err and "127.0.0.1" not in err
+    assert "0123456789 was unplugged" in err and "ABC does not trust" in err and "127.0.0.1" not in err
 
 
 def test_what_does_not_go_together(capsys, onnx_package, own_package, tflite_package, tmp_path):
@@ -278,6 +293,8 @@ def test_what_does_not_go_together(capsys, onnx_package, own_package, tflite_pac
         [onnx_package.path, "--on", "android", "--benchmark-model", __file__], "benchmark_model runs tflite, not onnx"
     )
     refused([path, "--on", "android", "--benchmark-model", tmp_path / "none"], "none: no such file")
+    refused([path, "--on", "android", "--repeats", 20_000], "--repeats is 20000; on a phone it is at most 10000")
+    refused([path, "--on", "android", "--repeats", 1, "--benchmark-model", __file__], "--repeats 1 has no median")
     coreml = dataclasses.replace(own_package, manifest=dataclasses.replace(own_package.manifest, format="coreml"))
     with pytest.raises(UsageError, match="coreml does not run on Android"):
         measure_on_phones([coreml], None, Measurement())
