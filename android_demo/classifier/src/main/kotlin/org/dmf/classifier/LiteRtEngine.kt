@@ -58,7 +58,8 @@ class LiteRtEngine private constructor(
                 val manifest = modelPackage.manifest
                 val delegate = delegate(accelerator, halfPrecision = manifest.precision == "fp16")
                 try {
-                    val options = Interpreter.Options().setNumThreads(threads).setUseXNNPACK(accelerator == Accelerator.CPU)
+                    val onCpu = accelerator == Accelerator.CPU
+                    val options = Interpreter.Options().setNumThreads(threads).setUseXNNPACK(onCpu)
                     delegate?.let(options::addDelegate)
                     val version = TensorFlowLite.runtimeVersion()
                     val runtime = RuntimeInfo("litert", version, accelerator, delegatePartitions = null)
