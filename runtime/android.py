@@ -5,7 +5,6 @@ The app measures in a process of its own per accelerator, in an activity in fron
 """
 
 import hashlib
-import json
 import re
 import shlex
 import time
@@ -18,12 +17,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from runtime import benchmark_model, documents
+from runtime import benchmark_model
 from runtime.adb import OutOfSpace, Phone, Unplugged, phones
 from runtime.errors import RunnerError, UsageError
-from runtime.latency import SCHEMA, Accelerator, LatencyReport, Results
+from runtime.latency import Accelerator, LatencyReport
 from runtime.logs import keep_log
 from runtime.manifest import MANIFEST_NAME, Package
+from runtime.result import read_result
 
 APP = "org.dmf.demo"
 FOLDER = PurePosixPath("/data/local/tmp/dmf")  # a shell may write there, and since Android 8 an app may read
@@ -263,7 +263,8 @@ def _run_app(
         raise RunnerError(f"{phone.serial}: the app can't be started: {started.last_words}; install it again")
     try:
         _await(phone, result, measurement.timeout_s)
-        return _read(phone, package, accelerator, result)
+        text = phone.check(f"cat {result}", f"can't read {result}")
+        return read_result(text, package, accelerator, phone.serial)
     finally:
         with suppress(RunnerError):  # none that would hide what went wrong
             phone.shell(f"am force-stop {APP}; rm -f {result}")
@@ -287,25 +288,6 @@ def _await(phone: Phone, result: PurePosixPath, timeout_s: float) -> None:
         f"{phone.serial}: no result in {timeout_s:.0f} s; give fewer --repeats or a larger --timeout, "
         "and see on the phone what the app shows"
     )
-
-
-def _read(phone: Phone, package: Package, accelerator: Accelerator, result: PurePosixPath) -> LatencyReport:
-    text = phone.check(f"cat {result}", f"can't read {result}")
-    try:
-        document = json.loads(text, parse_constant=documents.refuse_constant)
-        if isinstance(document, dict) and isinstance(document.get("error"), str):
-            raise RunnerError(f"{phone.serial}: {package.manifest.name} on {accelerator}: {document['error']}")
-        documents.validate(document, SCHEMA, "the app's result")
-        (report,) = documents.from_json(Results, document).reports
-        measured = (report.artifact_sha256, report.accelerator)
-        if measured != (package.artifact_sha256, accelerator):
-            raise ValueError(f"it is of {measured}")
-    except (ValueError, UsageError) as error:
-        raise RunnerError(
-            f"{phone.serial}: the app's result makes no sense ({error}); it is kept in {keep_log(phone.serial, text)}; "
-            "install the app of this version"
-        ) from error
-    return report
 
 
 def _run_tool(

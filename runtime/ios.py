@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime import documents
 from runtime.errors import RunnerError, UsageError
-from runtime.latency import SCHEMA, ComputeUnits, LatencyReport, Results
+from runtime.latency import ComputeUnits, LatencyReport
 from runtime.logs import keep_log
 from runtime.manifest import Package
+from runtime.result import read_result
 
 APP = "org.dmf.demo"
 TOOL = "dmf-bench-coreml"
@@ -127,7 +127,7 @@ def measure_on_this_mac(
                 done = _call(command, measurement.timeout_s)
                 if done.returncode or not result.exists():
                     raise RunnerError(f"{package.manifest.name} on {units}: {TOOL} failed: {_last_words(done)}")
-                reports.append(_report(result.read_text(errors="replace"), package, units, "this Mac"))
+                reports.append(read_result(result.read_text(errors="replace"), package, units, "this Mac"))
     return reports
 
 
@@ -204,7 +204,7 @@ def _run_app(phone: Phone, package: Package, units: ComputeUnits, measurement: M
                 _copy(phone, "from", f"Documents/runs/{run}.json", str(result))
             except _NoSuchFileError:
                 continue
-        return _report(result.read_text(errors="replace"), package, units, phone.name)
+        return read_result(result.read_text(errors="replace"), package, units, phone.name)
 
 
 class _NoSuchFileError(RunnerError):
@@ -215,24 +215,6 @@ def _copy(phone: Phone, direction: str, source: str, destination: str) -> None:
     domain = ("--domain-type", "appDataContainer", "--domain-identifier", APP)
     way = ("device", "copy", direction, "--device", phone.identifier, *domain)
     _devicectl(f"copy {Path(source).name}", *way, "--source", source, "--destination", destination)
-
-
-def _report(text: str, package: Package, units: ComputeUnits, where: str) -> LatencyReport:
-    try:
-        document = json.loads(text, parse_constant=documents.refuse_constant)
-        if isinstance(document, dict) and isinstance(document.get("error"), str):
-            raise RunnerError(f"{where}: {package.manifest.name} on {units}: {document['error']}")
-        documents.validate(document, SCHEMA, "the result")
-        (report,) = documents.from_json(Results, document).reports
-        measured = (report.artifact_sha256, report.accelerator)
-        if measured != (package.artifact_sha256, units):
-            raise ValueError(f"it is of {measured}")
-    except (ValueError, UsageError) as error:
-        raise RunnerError(
-            f"{where}: the result makes no sense ({error}); it is kept in {keep_log(where, text)}; "
-            "install the app of this version"
-        ) from error
-    return report
 
 
 def _devicectl(what: str, *arguments: str) -> dict[str, Any]:

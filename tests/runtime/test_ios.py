@@ -186,7 +186,7 @@ signature, inadequate entitlements or its profile has not been explicitly truste
         ({"devices": {"json": '{"result": {"devices": 7}}'}}, "makes no sense: devices is 7"),
         ({"apps": {"json": "[]"}}, "can't list apps: devicectl's answer makes no sense"),
         ({"result": '{"error": "the model does not fit the Neural Engine"}'}, "on all: the model does not fit"),
-        ({"result": '{"schema_version": 2, "reports"'}, r"Ada's iPhone: the result makes no sense .* kept in"),
+        ({"result": '{"schema_version": 2, "reports"'}, r"Ada's iPhone: the app's result makes no sense .* kept in"),
         ({}, r"no result in 1 s; see what the app shows"),
     ],
 )  # fmt: skip
