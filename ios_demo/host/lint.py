@@ -14,7 +14,7 @@ def lint(toolchain: Toolchain, folder: Path = ROOT) -> int:
 
     ToolError: the first complaint.
     """
-    command: list[str | Path] = ["/work/swiftlint", "lint", "--strict", "--no-cache", "."]
+    command: list[str | Path] = ["/tmp/dmf/swiftlint", "lint", "--strict", "--no-cache", "."]
     command += ["--config", inside(ROOT / ".swiftlint.yml")]
     if folder == ROOT:
         output = run_swift(toolchain, command, "SwiftLint complains", inside(ROOT))

@@ -1,6 +1,6 @@
 """Commands in the system that Swift is installed in, in namespaces of their own, with no network but the loopback.
 
-The repository is at ``/work/repository``, read-only. No mount outlives the command.
+The repository is at ``/tmp/dmf/repository``, read-only. No mount outlives the command.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,10 @@ from ios_demo.host.project import ROOT as DEMO
 from ios_demo.host.toolchain import Toolchain
 
 REPOSITORY = DEMO.parent
-INSIDE = Path("/work")
+INSIDE = Path("/tmp/dmf")
 _ENTER = """
 ip link set lo up # Foundation starts a process through 127.0.0.1
 cd "$1"; shift
-mount -t tmpfs tmpfs work
 for folder in dev tmp; do mount -t tmpfs tmpfs "$folder"; done
 mount --rbind /proc proc
 for device in null zero full random urandom; do
@@ -48,7 +47,7 @@ def run_swift(
     shared: Mapping[Path, str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    """What ``command`` prints, run in ``folder``; ``shared`` maps folders to names in ``/work``, writable.
+    """What ``command`` prints, run in ``folder``; ``shared`` maps folders to names in ``/tmp/dmf``, writable.
 
     ToolError: it failed; ``failure`` and its first complaint.
     """

@@ -120,7 +120,7 @@ def _fetch_root(to: Path) -> None:
     archive = Archive(to.with_name("apt"), {"trixie": ["amd64"]})
     archive.unpack_root("trixie", "amd64", SYSTEM, to)
     shutil.rmtree(to.with_name("apt"))
-    for name in ("proc", "sys", "dev", "tmp", "etc", "work"):
+    for name in ("proc", "sys", "dev", "tmp", "etc"):
         (to / name).mkdir(exist_ok=True)
     shell = to / "usr" / "bin" / "sh"
     if not shell.exists():  # the maintainer scripts, which would make it, are not run

@@ -13,9 +13,9 @@ _OPTIONS = (
     "-swift-version",
     "5",
     "-module-cache-path",
-    "/work/modules/cache",
+    "/tmp/dmf/modules/cache",
     "-I",
-    "/work/modules",
+    "/tmp/dmf/modules",
     "-enable-testing",
 )
 _BODIES_ARE_BUILT_ELSEWHERE = ["-Xfrontend", "-experimental-skip-all-function-bodies"]  # by `swift build`
@@ -45,8 +45,8 @@ def typecheck(toolchain: Toolchain, modules: Path) -> int:
 def make_module(
     toolchain: Toolchain, modules: Path, name: str, sources: Sequence[Path], options: Sequence[str] = ()
 ) -> None:
-    """Leave ``name`` in ``modules``, which is ``/work/modules`` for a command. ToolError: a source has an error."""
-    emit = ("-module-name", name, "-emit-module", "-emit-module-path", f"/work/modules/{name}.swiftmodule")
+    """Leave ``name`` in ``modules``, which is ``/tmp/dmf/modules`` for a command. ToolError: a source has an error."""
+    emit = ("-module-name", name, "-emit-module", "-emit-module-path", f"/tmp/dmf/modules/{name}.swiftmodule")
     analysis = ("-emit-sil", "-wmo", "-o", "/dev/null")  # finds what is not initialised, and what returns nothing
     command: list[str | Path] = ["swiftc", *emit, *analysis, *_OPTIONS, *options, *sources]
     run_swift(toolchain, command, f"{name} does not type-check", INSIDE, {modules: "modules"})

@@ -17,7 +17,7 @@ from runtime.errors import RunnerError
 def test_the_tools_run(toolchain):
     assert "Swift version 6." in run_swift(toolchain, ["swift", "--version"], "swift")
     major, minor, _ = SWIFTLINT.split(".")
-    assert run_swift(toolchain, ["/work/swiftlint", "version"], "swiftlint").startswith(f"{major}.{minor}.")
+    assert run_swift(toolchain, ["/tmp/dmf/swiftlint", "version"], "swiftlint").startswith(f"{major}.{minor}.")
     assert (toolchain.types / "objc!CoreML.d.ts").exists()
 
 

@@ -27,7 +27,7 @@ def check(toolchain, typechecked):
         source = typechecked.modules / f"{module}.swift"
         signature = f"func run(_ model: MLModel, _ features: any MLFeatureProvider) {effect}"
         source.write_text(f"import CoreML\n{signature} {{\n    {line}\n}}\n")
-        make_module(toolchain, typechecked.modules, module, [f"/work/modules/{source.name}"])
+        make_module(toolchain, typechecked.modules, module, [f"/tmp/dmf/modules/{source.name}"])
 
     return check
 
