@@ -40,7 +40,8 @@ EPILOG = """\
 examples:
   dmf-export --format tflite
   dmf-export --model dmf_s --checkpoint s.safetensors --format all --out build/
-  dmf-export --model dmf_nano --format coreml --precision fp16 --image-input
+  dmf-export --model dmf_nano --format coreml --image-input --labels names.txt
+  dmf-export --format coreml --image-size 224 192 160
   dmf-export --format tflite --target nnapi --dry-run
   dmf-export --model dmf_nano --format onnx --lowering auto --on arm64
 
@@ -63,8 +64,10 @@ def build_parser() -> commandline.ArgumentParser:
     add(
         "--image-size",
         type=commandline.whole_number(1),
+        nargs="+",
+        default=[],
         metavar="PX",
-        help="side of the square input (default: the model's)",
+        help="side of the square input (default: the model's); Core ML: several, which share the weights",
     )
     add("--out", default="build", metavar="DIR", help="where packages go (default: build)")
     add("--overwrite", action="store_true", help="replace packages that exist")
@@ -90,7 +93,7 @@ def build_parser() -> commandline.ArgumentParser:
     add(
         "--precision",
         choices=list(PRECISIONS),
-        help="of weights: fp32, fp16 or int8 (w8); w8a8: of activations, too (default: fp32)",
+        help="of weights: fp32, fp16 or int8 (w8); w8a8: of activations, too (default: fp32; Core ML: fp16)",
     )
     add(
         "--keep-fp32",
@@ -122,7 +125,14 @@ def build_parser() -> commandline.ArgumentParser:
         metavar="DB",
         help="the same: the smallest artifact whose logits have at least this PSNR",
     )
-    add("--batch", type=commandline.whole_number(1), default=1, metavar="N", help="images per inference (default: 1)")
+    add(
+        "--batch",
+        type=commandline.whole_number(1),
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="images per inference (default: 1); Core ML: several, any of which it then takes",
+    )
     add("--dynamic-batch", action="store_true", help="ONNX: any number of images per inference")
     add("--input-layout", choices=["NCHW", "NHWC"], help="default: NHWC for TFLite, else NCHW")
     add("--image-input", action="store_true", help="Core ML: take an image and normalise it in the graph")
@@ -163,12 +173,13 @@ def _export(argv: Sequence[str] | None) -> int:
         raise UsageError(f"--sensitivity is of weights, not {arguments.precision}; give --precision fp16 or w8")
     if arguments.sensitivity and arguments.precision is None:
         arguments.precision = "w8"
-    if arguments.dynamic_batch and arguments.batch != 1:
-        raise UsageError(f"--dynamic-batch takes any number of images, --batch {arguments.batch} only that; give one")
+    if arguments.dynamic_batch and arguments.batch != [1]:
+        batch = " ".join(map(str, arguments.batch))
+        raise UsageError(f"--dynamic-batch takes any number of images, --batch {batch} only that; give one")
     if arguments.budget_mb is not None and arguments.budget_db is not None:
         raise UsageError("--budget-mb and --budget-db are two ways to say it; give one")
     progress, out = commandline.Progress(quiet=arguments.quiet), Path(arguments.out)
-    model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, arguments.image_size)
+    model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, *arguments.image_size[:1])
     plans = plan_formats(model, origin, arguments)
     for plan in () if arguments.dry_run or arguments.sensitivity else plans:
         check_destination(out, plan.name, arguments.overwrite)
@@ -189,11 +200,19 @@ def _export(argv: Sequence[str] | None) -> int:
     prepared = prepare(model, origin, progress)
     plans = [tuned(plan, prepared.graph, model.config.image_size, progress) for plan in plans]
     packages = [write_package(plan, prepared, out, arguments.overwrite, progress) for plan in plans]
-    latencies = measure_here(packages, progress)
+    every = [function for package in packages for function in package.functions]
+    latencies = measure_here(every, progress)
     if arguments.json:
-        print(json.dumps([as_json(package, latencies[package.manifest.name]) for package in packages], indent=2))
+        print(
+            json.dumps(
+                [as_json(package, latencies[package.functions[0].manifest.name]) for package in packages], indent=2
+            )
+        )
     else:
-        Console().print(results_table(packages, latencies))
+        table = results_table(every, latencies)
+        Console(width=Console(width=1000).measure(table).maximum).print(
+            table
+        )  # no figure is cut off, even if lines wrap
         for plan, package in zip(plans, packages, strict=True):
             expected = forecast(plan, prepared.graph, model.config.image_size)
             if (found := outcome(expected, package.artifact)) is not None:
@@ -262,7 +281,7 @@ def print_forecast(expected: Forecast, out: Path) -> None:
 
 
 def load_model(
-    name: str, checkpoint: str | Path | None, seed: int | None, image_size: int | None
+    name: str, checkpoint: str | Path | None, seed: int | None, image_size: int | None = None
 ) -> tuple[dmf.DMF, Origin]:
     """The model to export, and where its weights came from. Raises `UsageError`."""
     if checkpoint is not None and seed is not None:
@@ -301,6 +320,7 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
             calibration=None if arguments.sensitivity else arguments.calibration,
             budget=budget_of(arguments),
             batch=-1 if arguments.dynamic_batch and (everywhere or format == "onnx") else arguments.batch,
+            sizes=arguments.image_size[1:] if everywhere or format == "coreml" else (),
             input_layout=arguments.input_layout,
             image_input=arguments.image_input and (everywhere or format == "coreml"),
             ios=arguments.ios if everywhere or format == "coreml" else None,

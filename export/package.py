@@ -1,7 +1,7 @@
 """What a package says of itself: the manifest."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dmf import DMF
@@ -13,7 +13,9 @@ from export.provenance import Origin
 from export.quantize.weights import Left
 from export.verify.parity import Verdict
 from runtime.manifest import (
+    GOLDEN_NAME,
     Calibration,
+    Function,
     InputSpec,
     Lowering,
     Manifest,
@@ -27,10 +29,24 @@ from runtime.manifest import (
 LABELS_NAME = "labels.txt"
 
 
+MAIN = "main"  # the first function of an artifact, which the manifest itself describes
+
+
+def golden_name(function: str) -> str:
+    """The file of a function's golden vectors."""
+    return GOLDEN_NAME if function == MAIN else f"{function}-{GOLDEN_NAME}"
+
+
 def make_manifest(
-    plan: Plan, model: DMF, origin: Origin, spec: InputSpec, verdict: Verdict, left: Sequence[Left], folder: Path
+    plan: Plan,
+    model: DMF,
+    origin: Origin,
+    proven: Mapping[str, tuple[InputSpec, Verdict]],
+    left: Sequence[Left],
+    folder: Path,
 ) -> Manifest:
-    config = model.config
+    """Of the package in `folder`; `proven` is every function's input and verdict."""
+    config, (spec, verdict) = model.config, proven[MAIN]
     outputs = [OutputSpec("logits", (plan.batch, config.num_classes), "float16" if is_half(plan) else "float32")]
     if plan.is_classifier:
         outputs.append(OutputSpec(PROBABILITIES, (plan.batch, config.num_classes), "float32"))
@@ -53,8 +69,17 @@ def make_manifest(
         outputs=tuple(outputs),
         labels=LABELS_NAME if plan.labels is not None else None,
         parity=verdict.parity,
+        functions=tuple(
+            Function(spec, verdict.parity, golden_name(name))
+            for name, (spec, verdict) in proven.items()
+            if name != MAIN
+        ),
         unchecked=unchecked(plan),
-        files=hash_files(folder, labels=LABELS_NAME if plan.labels is not None else None),
+        files=hash_files(
+            folder,
+            labels=LABELS_NAME if plan.labels is not None else None,
+            golden=[golden_name(name) for name in proven],
+        ),
     )
 
 

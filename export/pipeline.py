@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from dmf import DMF
 from export.captured import captured, interruptible
+from export.convert import coreml
 from export.convert.options import Options
 from export.destination import check_destination, disk_full, keep_rejected, put_in_place, workspace
 from export.layout import NCHW, NHWC, Layout
 from export.lowering import lower
-from export.package import LABELS_NAME, make_manifest
+from export.package import LABELS_NAME, MAIN, golden_name, make_manifest
 from export.plan import Plan, input_spec, make_plan
 from export.precision import Precision
 from export.provenance import Origin, weights_sha256
@@ -43,7 +44,7 @@ from export.verify.taps import find_taps
 from runtime.commandline import SILENT, Progress
 from runtime.errors import CommandError, ConverterError, ParityError, RunnerError, UsageError
 from runtime.golden import Golden, Taps, write_golden
-from runtime.manifest import GOLDEN_NAME, InputSpec, Package, write_manifest
+from runtime.manifest import InputSpec, Package, write_manifest
 from runtime.preprocess import MEAN, STD, to_input
 
 FEW = 8  # pictures that sensitivities are measured on
@@ -63,6 +64,20 @@ class Prepared:
     def twin_reference(self) -> Reference:
         """Of the model with its kernel banks at zero, which the static twin must equal."""
         return compute_reference(without_bank(self.model), self.reference.inputs)
+
+    def reference_of(self, plan: Plan) -> Reference:
+        """What an artifact that is made as planned must equal."""
+        return self.twin_reference if plan.lowering.is_twin else self.reference
+
+    def spec(self, plan: Plan, function: str | None = None) -> InputSpec:
+        """The artifact's input."""
+        return input_spec(plan, self.model.config.image_size, function)
+
+    def at(self, size: int, progress: Progress = SILENT) -> "Prepared":
+        """The same for pictures of another size."""
+        model = copy.deepcopy(self.model)
+        model.config = replace(model.config, image_size=size)
+        return prepare(model, self.origin, progress)
 
 
 def prepare(model: DMF, origin: Origin, progress: Progress = SILENT) -> Prepared:
@@ -110,36 +125,52 @@ def export(
 
 def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, progress: Progress = SILENT) -> Package:
     """Lower, convert, verify and package as planned. Raises as `export` does."""
-    reference = prepared.twin_reference if plan.lowering.is_twin else prepared.reference
-    spec = input_spec(plan, prepared.model.config.image_size)
     destination, rejected = out / plan.name, out / "rejected" / plan.name
     needed = sum(p.numel() for p in prepared.model.parameters()) * 4
+    parts = functions(plan, prepared, progress)
     with workspace(out, plan.name, needed) as work:
         artifact, log = work / "package" / plan.converter.artifact, work / "log" / "converter.log"
         artifact.parent.mkdir()
         log.parent.mkdir()
-        if plan.in_half:
-            with progress.stage(f"{plan.name}: range of every module"):
-                doubtful = check_range(plan, prepared, reference, log.parent, rejected)
-            if doubtful:
-                progress.say(f"{plan.name}: a device that adds up in fp16 may overflow in {', '.join(doubtful)}")
-        with progress.stage(f"{plan.name}: convert by {plan.converter.name}"):
-            convert(plan, prepared, spec, artifact, log, rejected)
         left: list[Left] = []
-        if plan.is_quantized:
-            with progress.stage(f"{plan.name}: quantise"):
-                plan, left = quantize(plan, prepared, spec, artifact, log, rejected, progress)
-        with progress.stage(f"{plan.name}: verify"):
-            reference = yardsticks(plan, prepared, reference)
-            verdict = prove(plan, prepared, spec, artifact, reference, rejected)
-        with progress.stage(f"{plan.name}: golden vectors"):
-            write_golden(artifact.parent / GOLDEN_NAME, golden_vectors(plan, prepared, spec, artifact, verdict))
+        programs: dict[str, Path] = {}
+        for name, part in parts.items():
+            path = programs[name] = artifact if len(parts) == 1 else work / name / artifact.name
+            path.parent.mkdir(exist_ok=True)
+            label = plan.name if len(parts) == 1 else f"{plan.name}:{name}"
+            if plan.in_half:
+                with progress.stage(f"{label}: range of every module"):
+                    doubtful = check_range(plan, part, log.parent, rejected)
+                if doubtful:
+                    progress.say(f"{label}: a device that adds up in fp16 may overflow in {', '.join(doubtful)}")
+            with progress.stage(f"{label}: convert by {plan.converter.name}"):
+                convert(plan, part, path, log, rejected)
+            if plan.is_quantized:
+                with progress.stage(f"{label}: quantise"):
+                    plan, left = quantize(plan, part, path, log, rejected, progress)
+        if len(parts) > 1:
+            with progress.stage(f"{plan.name}: join"), tool(plan.converter.name, log, rejected):
+                coreml.join(programs, artifact, options(plan, prepared, log))
+        proven: dict[str, tuple[InputSpec, Verdict]] = {}
+        for name, part in parts.items():
+            spec = part.spec(plan, name if len(parts) > 1 else None)
+            label = plan.name if len(parts) == 1 else f"{plan.name}:{name}"
+            with progress.stage(f"{label}: verify"):
+                verdict = prove(plan, part, spec, artifact, rejected)
+            with progress.stage(f"{label}: golden vectors"):
+                write_golden(artifact.parent / golden_name(name), golden_vectors(plan, part, spec, artifact, verdict))
+            proven[name] = spec, verdict
         if plan.labels is not None:
             (artifact.parent / LABELS_NAME).write_text("".join(f"{label}\n" for label in plan.labels), encoding="utf-8")
-        manifest = make_manifest(plan, prepared.model, prepared.origin, spec, verdict, left, artifact.parent)
+        manifest = make_manifest(plan, prepared.model, prepared.origin, proven, left, artifact.parent)
         write_manifest(artifact.parent, manifest)
         put_in_place(artifact.parent, destination, work / "replaced", overwrite)
     return Package(destination, manifest)
+
+
+def functions(plan: Plan, prepared: Prepared, progress: Progress) -> dict[str, Prepared]:
+    """What each function of the artifact is made of, by its name."""
+    return {MAIN: prepared} | {f"size_{size}": prepared.at(size, progress) for size in plan.sizes[1:]}
 
 
 def lowered(plan: Plan, prepared: Prepared) -> StaticDMF:
@@ -149,14 +180,14 @@ def lowered(plan: Plan, prepared: Prepared) -> StaticDMF:
     return lower(prepared.graph, plan.lowering, layout, input_layout, equalize=plan.is_quantized)
 
 
-def check_range(plan: Plan, prepared: Prepared, reference: Reference, work: Path, rejected: Path) -> list[str]:
+def check_range(plan: Plan, prepared: Prepared, work: Path, rejected: Path) -> list[str]:
     """Modules that fp16 can hold, but perhaps not a sum inside.
 
     Raises `ParityError` for those that it can't hold; a table of all is then kept in `rejected`, by way of `work`.
     """
     graph = lower(prepared.graph, plan.lowering, plan.layout)  # which takes (B, 3, H, W)
     with captured(Path(os.devnull)), interruptible():
-        ranges = audit(graph, normalize(reference.inputs.images))
+        ranges = audit(graph, normalize(prepared.reference.inputs.images))
     try:
         refuse(ranges, plan.keep_fp32)
     except ParityError as error:
@@ -168,12 +199,20 @@ def check_range(plan: Plan, prepared: Prepared, reference: Reference, work: Path
     ]
 
 
-def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, rejected: Path) -> None:
+def convert(plan: Plan, prepared: Prepared, artifact: Path, log: Path, rejected: Path) -> None:
     """Write the artifact. `ConverterError` names the log, kept in `rejected`, of a converter that failed."""
     graph = lowered(plan, prepared)
     batch = 2 if plan.batch == -1 else plan.batch  # of a dynamic batch, an example that can't pass for a constant 1
-    example = torch.zeros(batch, *spec.shape[1:])
-    options = Options(
+    example = torch.zeros(batch, *prepared.spec(plan).shape[1:])
+    with tool(plan.converter.name, log, rejected):
+        plan.converter.load()(graph, example, artifact, options(plan, prepared, log))
+        if not artifact.exists():
+            raise RuntimeError(f"it wrote no {artifact.name}")
+
+
+def options(plan: Plan, prepared: Prepared, log: Path) -> Options:
+    """What the converter is asked for."""
+    return Options(
         log=log,
         metadata={
             "description": f"Dynamic Mobile-Former {plan.variant}",
@@ -181,6 +220,7 @@ def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log
             "weights_sha256": weights_sha256(prepared.model),
         },
         dynamic_batch=plan.batch == -1,
+        batches=plan.batches,
         ios=plan.ios,
         in_half=plan.in_half,
         keep_fp32=plan.keep_fp32,
@@ -188,10 +228,6 @@ def convert(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log
         std=STD if plan.image_input else None,
         labels=plan.labels if plan.is_classifier else None,
     )
-    with tool(plan.converter.name, log, rejected):
-        plan.converter.load()(graph, example, artifact, options)
-        if not artifact.exists():
-            raise RuntimeError(f"it wrote no {artifact.name}")
 
 
 @contextmanager
@@ -215,7 +251,7 @@ def tool(name: str, log: Path, rejected: Path) -> Iterator[None]:
 
 
 def quantize(
-    plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, rejected: Path, progress: Progress
+    plan: Plan, prepared: Prepared, artifact: Path, log: Path, rejected: Path, progress: Progress
 ) -> tuple[Plan, list[Left]]:
     """Rewrite the artifact in the plan's precision; the plan, with what a budget chose, and what could not be had.
 
@@ -226,6 +262,7 @@ def quantize(
     for name in plan.keep_fp32 if not plan.in_half else ():  # in half, a module without weights can be kept, too
         if not any(is_within(module, [name]) for module in stored):
             raise UsageError(f"--keep-fp32 {name}: it is folded into others, or has no weights; name one that has")
+    spec = prepared.spec(plan)
     inputs = calibration_inputs(plan.calibration, spec) if plan.calibration and plan.precision == "w8a8" else None
     left: list[Left] = []
 
@@ -277,8 +314,9 @@ def calibration_inputs(calibration: Calibration, spec: InputSpec) -> list[NDArra
     return [to_input(np.resize(batch, (size, *batch.shape[1:])), spec) for batch in batches]
 
 
-def yardsticks(plan: Plan, prepared: Prepared, reference: Reference) -> Reference:
+def yardsticks(plan: Plan, prepared: Prepared) -> Reference:
     """The reference with what the plan's precision costs in the eager model."""
+    reference = prepared.reference_of(plan)
     if plan.precision == "fp32":
         return reference
     model = without_bank(prepared.model) if plan.lowering.is_twin else prepared.model
@@ -286,14 +324,12 @@ def yardsticks(plan: Plan, prepared: Prepared, reference: Reference) -> Referenc
     return in_precision(reference, model, plan.precision, plan.exceptions, pictures)
 
 
-def prove(
-    plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, reference: Reference, rejected: Path
-) -> Verdict:
+def prove(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, rejected: Path) -> Verdict:
     """The verdict on an artifact that equals the model. Another is kept in `rejected`, with a report of why and where.
 
     Raises `ParityError`; `RunnerError` for an artifact that can't be opened or run.
     """
-    oracle = TWIN_ORACLE if plan.lowering.is_twin else ORACLE
+    oracle, reference = TWIN_ORACLE if plan.lowering.is_twin else ORACLE, yardsticks(plan, prepared)
     try:
         verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.tolerance, oracle)
         if not verdict.failures:
@@ -328,7 +364,7 @@ def taps(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdic
 
 def golden_vectors(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> Golden:
     """What a proven artifact must answer, and its modules compute. Raises as `find_taps` does."""
-    reference = prepared.twin_reference if plan.lowering.is_twin else prepared.reference
+    reference = prepared.reference_of(plan)
     (logits,) = verdict.parity.outputs
     return Golden(
         reference.inputs.images,

@@ -1,6 +1,7 @@
 """Every choice of one export, made and checked before any work begins."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from runtime.meter import Meter
 from runtime.preprocess import MEAN, STD
 
 IOS = (16, 17, 18)  # oldest system of a Core ML program; the second is the default
+FUNCTIONS_IOS = 18  # the oldest that runs an artifact of several functions
 ONE_SCALE = "its GPU delegate has one scale for a layer's int8 weights, not one per channel; use fp16"
 REFUSED = {("litert-gpu", "w8"): ONE_SCALE, ("litert-gpu", "w8a8"): ONE_SCALE}  # format or target, precision
 
@@ -36,7 +38,9 @@ class Plan:
     target: Target
     lowering: Lowering
     precision: Precision
-    batch: int  # -1: any
+    batch: int  # -1: any, or those of `batches`
+    batches: tuple[int, ...]  # Core ML: the batch sizes, where there are several
+    sizes: tuple[int, ...]  # Core ML: the input's sides, where there are several; each has a function of the artifact
     input_layout: str
     image_input: bool
     ios: int  # Core ML: the oldest that is to run it
@@ -90,19 +94,23 @@ class Plan:
             parts.append(AUTO)
         elif str(self.lowering) != str(self.target.lowering):
             parts.append(str(self.lowering).replace("/", "_"))
-        if self.precision != "fp32":
+        if self.precision != default_precision(self.converter.format):
             parts.append(self.precision)
         if self.budget is not None:
             parts.append(str(self.budget))
         elif self.keep_fp32:
             parts.append("mixed")
-        if self.batch != 1:
+        if self.sizes:
+            parts.append("sizes" + "_".join(map(str, self.sizes)))
+        if self.batches:
+            parts.append("batch" + "_".join(map(str, self.batches)))
+        elif self.batch != 1:
             parts.append("batch" if self.batch == -1 else f"batch{self.batch}")
         if self.input_layout != self.converter.input_layout.name:
             parts.append(self.input_layout.lower())
         if self.image_input:
             parts.append("image")
-        if self.ios != IOS[1]:
+        if self.ios != (FUNCTIONS_IOS if self.sizes else IOS[1]):
             parts.append(f"ios{self.ios}")
         return "-".join(parts)
 
@@ -115,7 +123,8 @@ def make_plan(
     target: str | None = None,
     lowering: str | None = None,
     precision: str | None = None,
-    batch: int = 1,
+    batch: int | Sequence[int] = 1,
+    sizes: Sequence[int] = (),
     input_layout: str | None = None,
     image_input: bool = False,
     ios: int | None = None,
@@ -128,6 +137,7 @@ def make_plan(
 ) -> Plan:
     """Fill in defaults and refuse what can't be done.
 
+    `batch` may be several sizes, and `sizes` of the input come beside the model's own, both for Core ML.
     `calibration` is a folder of pictures for w8a8; a `budget` is held by w8, fp16 and fp32 for each module; `on` and
     `threads` are for the lowering `auto`.
 
@@ -141,6 +151,8 @@ def make_plan(
     if runs_on.format != format:
         fitting = ", ".join(name for name, t in TARGETS.items() if t.format == format)
         raise UsageError(f"target {runs_on.name} runs {runs_on.format}, not {format}; choose from {fitting}")
+    batch, batches = _batches(batch, format, runs_on.name)
+    sizes = _sizes(tuple(sizes), model, format)
     meter = _meter(format, lowering, on, threads)
     lowering = None if lowering == AUTO else lowering
     try:
@@ -165,7 +177,7 @@ def make_plan(
     for name in keep_fp32:
         if name not in modules:
             raise UsageError(f"the model has no module {name!r}{nearest(name, modules)}")
-    if batch == -1 and format != "onnx":
+    if batch == -1 and format != "onnx" and not batches:
         raise UsageError(f"a dynamic batch exists for onnx only, not for {format}; give a fixed batch")
     if batch == -1 and not form.any_batch:
         raise UsageError(f"the lowering {form} unrolls the batch; for a dynamic one use matmul/taps or matmul/bank")
@@ -176,6 +188,12 @@ def make_plan(
         raise UsageError("an image input exists for coreml with batch 1 and NCHW only")
     if ios is not None and format != "coreml":
         raise UsageError(f"--ios {ios} is of coreml, not of {format}; leave it out")
+    if sizes and ios not in (None, FUNCTIONS_IOS):
+        raise UsageError(
+            f"several input sizes are functions of one artifact, which iOS {ios} can't run; leave out --ios"
+        )
+    if sizes and stored_in == "w8a8":
+        raise UsageError("the ranges of w8a8's activations are of one input size; leave out the others, or take w8")
     if ios is not None and ios not in IOS:
         raise UsageError(f"no Core ML program is made for iOS {ios}; choose from {', '.join(map(str, IOS))}")
     if labels is not None and len(labels) != model.config.num_classes:
@@ -193,9 +211,11 @@ def make_plan(
         lowering=form,
         precision=stored_in,
         batch=batch,
+        batches=batches,
+        sizes=sizes,
         input_layout=layout,
         image_input=image_input,
-        ios=IOS[1] if ios is None else ios,
+        ios=(FUNCTIONS_IOS if sizes else IOS[1]) if ios is None else ios,
         labels=labels,
         keep_fp32=keep_fp32,
         budget=budget,
@@ -204,8 +224,43 @@ def make_plan(
     )
 
 
+def default_precision(format: str) -> Precision:
+    """Of a format. The Neural Engine computes in fp16 only, and coremltools has the same default."""
+    return "fp16" if format == "coreml" else "fp32"
+
+
+def _batches(given: int | Sequence[int], format: str, target: str) -> tuple[int, tuple[int, ...]]:
+    """The batch, and its only sizes where there are several: -1 then."""
+    sizes = (given,) if isinstance(given, int) else tuple(dict.fromkeys(given))
+    if len(sizes) == 1:
+        return sizes[0], ()
+    told = ", ".join(map(str, sizes))
+    if format != "coreml":
+        other = "--dynamic-batch takes any" if format == "onnx" else "give one"
+        raise UsageError(f"batch sizes {told}: several exist for coreml only, not for {format}; {other}")
+    if target != "coreml-ane":
+        raise UsageError(
+            f"batch sizes {told}: the form for {target} fixes the batch; take target coreml-ane, or give one"
+        )
+    if 1 not in sizes:
+        raise UsageError(f"batch sizes {told}: 1 must be among them, for apps classify one picture at a time")
+    return -1, tuple(sorted(sizes))
+
+
+def _sizes(sizes: tuple[int, ...], model: DMF, format: str) -> tuple[int, ...]:
+    """The model's input size and the others, if there are any."""
+    config, others = model.config, tuple(size for size in dict.fromkeys(sizes) if size != model.config.image_size)
+    if others and format != "coreml":
+        raise UsageError(f"several input sizes in one artifact exist for coreml only; export {format} once for each")
+    for size in others:
+        if size < 1 or size % config.stride:
+            raise UsageError(f"input size {size} is not a positive multiple of {config.stride}")
+    return (config.image_size, *others) if others else ()
+
+
 def _precision(given: str | None, budget: Budget | None, format: str, target: str) -> Precision:
-    precision: Precision = _one_of("precision", given or ("fp32" if budget is None else "w8"), PRECISIONS)  # type: ignore[assignment]  # one of these
+    default = default_precision(format) if budget is None else "w8"
+    precision: Precision = _one_of("precision", given or default, PRECISIONS)  # type: ignore[assignment]  # one of these
     if budget is not None and precision != "w8":
         raise UsageError(f"a budget chooses between w8, fp16 and fp32 for each module; leave out --precision {given}")
     if budget is not None and format == "coreml":
@@ -246,11 +301,14 @@ def variant_name(model: DMF) -> str:
     return next((name for name, config in VARIANTS.items() if replace(config, **changes) == model.config), "custom")
 
 
-def input_spec(plan: Plan, size: int) -> InputSpec:
+def input_spec(plan: Plan, size: int, function: str | None = None) -> InputSpec:
+    """Of pictures of this size, taken by this function of the artifact, if it has several."""
     image = (3, size, size) if plan.input_layout == "NCHW" else (size, size, 3)
     return InputSpec(
         name="image",
+        function=function,
         shape=(plan.batch, *image),
+        batches=plan.batches or None,
         layout="NCHW" if plan.input_layout == "NCHW" else "NHWC",
         dtype="image" if plan.image_input else "float32",
         colour_order="RGB",

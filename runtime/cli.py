@@ -21,7 +21,7 @@ EPILOG = """\
 example:
   dmf-bench build/dmf_s-onnx --against build/dmf_s-tflite --json out.json
   dmf-bench build/dmf_s-tflite --on android --accelerators cpu gpu
-  dmf-bench build/dmf_s-coreml-fp16 --on ios --compute-units cpu_only cpu_and_neural_engine
+  dmf-bench build/dmf_s-coreml --on ios --compute-units cpu_only cpu_and_neural_engine
   dmf-bench build/dmf_s-tflite --on arm64 --count instructions --cpu cortex-a53
 
 exit codes: 0 measured, 2 wrong arguments or an altered package, 5 the phone, the runtime or the emulation failed,
@@ -153,7 +153,7 @@ def _bench(argv: Sequence[str] | None) -> int:
     _check(arguments, parser)
     if arguments.json not in (None, "-"):
         check_writable(Path(arguments.json))
-    packages = [open_package(path) for path in arguments.packages]
+    packages = [each for path in arguments.packages for each in open_package(path).functions]
     against = open_package(arguments.against) if arguments.against else None
     progress = commandline.Progress(quiet=arguments.quiet)
     if arguments.count:

@@ -98,14 +98,20 @@ def measure_on_phone(
             f"{phone.name}: the app {APP} is not installed; run ios_demo/DMFDemo.xcodeproj on it from Xcode, "
             "or give --app FILE.app"
         )
-    reports = []
-    for package in packages:
-        name = package.manifest.name
-        say(f"{phone.name}: push {name}")
-        _copy(phone, "to", str(package.path), f"Documents/packages/{name}")
-        for units in measurement.compute_units:
-            say(f"{phone.name}: measure {name} on {units}")
-            reports.append(_run_app(phone, package, units, measurement))
+    reports: list[LatencyReport] = []
+    pushed: list[str] = []
+    try:
+        for package in packages:
+            name, folder = package.manifest.name, _folder(package)
+            if folder not in pushed:  # functions of one package share it
+                say(f"{phone.name}: push {name.partition(':')[0]}")
+                pushed.append(folder)
+                _copy(phone, "to", str(package.path), f"Documents/packages/{folder}")
+            for units in measurement.compute_units:
+                say(f"{phone.name}: measure {name} on {units}")
+                reports.append(_run_app(phone, package, units, measurement))
+    finally:
+        _clean_up(phone, pushed, say)
     return reports
 
 
@@ -123,7 +129,8 @@ def measure_on_this_mac(
             with tempfile.TemporaryDirectory(prefix="dmf-bench-") as folder:
                 result = Path(folder) / "result.json"
                 options = ["--warmup", str(measurement.warmup), "--repeats", str(measurement.repeats)]
-                command = [str(tool), str(package.path), "--compute-units", units, *options, "--json", str(result)]
+                command = [str(tool), str(package.path), *_function(package), "--compute-units", units, *options]
+                command += ["--json", str(result)]
                 done = _call(command, measurement.timeout_s)
                 if done.returncode or not result.exists():
                     raise RunnerError(f"{package.manifest.name} on {units}: {TOOL} failed: {_last_words(done)}")
@@ -182,9 +189,30 @@ def _simulators() -> set[str]:
         return set()  # none, as far as can be told
 
 
+def _folder(package: Package) -> str:
+    """What a package is called on the phone, where a person may have put one of its own name."""
+    return f"pushed-{package.manifest.name.partition(':')[0]}"
+
+
+def _clean_up(phone: Phone, folders: Sequence[str], say: Say) -> None:
+    """Have the app remove the packages and its results: devicectl can't delete. What fails is only said."""
+    launch = ("device", "process", "launch", "--device", phone.identifier, "--terminate-existing", APP)
+    for folder in folders:
+        try:
+            _devicectl("clean up", *launch, "--clean-up", folder)
+        except RunnerError as error:
+            say(f"{phone.name}: {folder} is left in the app: {error}")
+
+
+def _function(package: Package) -> list[str]:
+    """The option that says which function is meant, where there are several."""
+    function = package.manifest.inputs[0].function
+    return [] if function is None else ["--function", function]
+
+
 def _run_app(phone: Phone, package: Package, units: ComputeUnits, measurement: Measurement) -> LatencyReport:
     run, name = uuid.uuid4().hex, package.manifest.name
-    arguments = ["--benchmark-run", run, "--package", name, "--compute-units", units]
+    arguments = ["--benchmark-run", run, "--package", _folder(package), *_function(package), "--compute-units", units]
     arguments += ["--warmup", str(measurement.warmup), "--repeats", str(measurement.repeats)]
     _devicectl(
         f"start the app for {name}",

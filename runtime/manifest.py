@@ -5,14 +5,14 @@ What the artifact is, where it came from, how it was proven, and the hash of eac
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from runtime import documents
 from runtime.errors import UsageError
 
-SCHEMA = "manifest-v1"
+SCHEMA = "manifest-v2"
 MANIFEST_NAME = "manifest.json"
 GOLDEN_NAME = "golden.safetensors"
 IGNORED_NAMES = (".DS_Store",)  # Finder leaves it in every folder it shows
@@ -128,11 +128,14 @@ class Source:
 class InputSpec:
     """How an image becomes the model's input.
 
-    ``shape`` has -1 for a dynamic batch; ``mean`` and ``std`` are of 0..1.
+    ``shape`` has -1 for a dynamic batch, and ``batches`` its only sizes, where they are limited; ``mean`` and ``std``
+    are of 0..1. ``function`` is the artifact's that takes the input, None where it has but one.
     """
 
     name: str
+    function: str | None
     shape: tuple[int, ...]
+    batches: tuple[int, ...] | None
     layout: Layout
     dtype: Literal["float32", "image"]
     colour_order: Literal["RGB"]
@@ -212,6 +215,18 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Function:
+    """One function of an artifact that has several, which share their weights: the same network at another size.
+
+    ``golden`` is the file of its golden vectors.
+    """
+
+    input: InputSpec
+    parity: Parity
+    golden: str
+
+
+@dataclass(frozen=True)
 class File:
     """One file of the package; ``path`` is relative to the package, with forward slashes."""
 
@@ -225,7 +240,7 @@ class File:
 class Manifest:
     """``manifest.json``, field for field; the schema describes each."""
 
-    schema_version: int = field(default=1, kw_only=True)
+    schema_version: int = field(default=2, kw_only=True)
     name: str
     format: Format
     artifact: str
@@ -243,6 +258,7 @@ class Manifest:
     outputs: tuple[OutputSpec, ...]
     labels: str | None
     parity: Parity
+    functions: tuple[Function, ...]
     unchecked: tuple[str, ...]
     files: tuple[File, ...]
 
@@ -253,10 +269,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Package:
-    """A package folder and what its manifest says."""
+    """A package folder and what its manifest says.
+
+    ``golden_name`` is the file of the golden vectors, should it have any.
+    """
 
     path: Path
     manifest: Manifest
+    golden_name: str = GOLDEN_NAME
 
     @property
     def artifact(self) -> Path:
@@ -266,8 +286,34 @@ class Package:
     @property
     def golden(self) -> Path | None:
         """The golden vectors, where the package has them."""
-        held = any(file.role == "golden" for file in self.manifest.files)
-        return self.path / GOLDEN_NAME if held else None
+        held = any(file.path == self.golden_name for file in self.manifest.files)
+        return self.path / self.golden_name if held else None
+
+    @property
+    def suffix(self) -> str:
+        """What is behind the package's own name: a colon and the function, if this is one of several."""
+        function = self.manifest.inputs[0].function
+        return "" if function is None or self.manifest.functions else f":{function}"
+
+    @property
+    def functions(self) -> "tuple[Package, ...]":
+        """Of an artifact of several functions, each as if it were the only one, its name behind the package's: ``a:b``.
+
+        Else the package itself.
+        """
+        first, others = self.manifest, self.manifest.functions
+        if not others:
+            return (self,)
+        alone = [(first.inputs[0], first.parity, self.golden_name)]
+        alone += [(each.input, each.parity, each.golden) for each in others]
+        return tuple(
+            Package(
+                self.path,
+                replace(first, name=f"{first.name}:{spec.function}", inputs=(spec,), parity=parity, functions=()),
+                golden,
+            )
+            for spec, parity, golden in alone
+        )
 
     @property
     def artifact_sha256(self) -> str:
@@ -309,14 +355,16 @@ def open_package(folder: Path | str) -> Package:
     return Package(Path(folder), manifest)
 
 
-def hash_files(folder: Path | str, *, labels: str | None = None) -> tuple[File, ...]:
+def hash_files(
+    folder: Path | str, *, labels: str | None = None, golden: Sequence[str] = (GOLDEN_NAME,)
+) -> tuple[File, ...]:
     """Every file in ``folder`` but the manifest, sorted by path.
 
-    ``golden.safetensors`` has the role golden, ``labels`` the role labels, all else belongs to the
+    Those named in ``golden`` have the role golden, ``labels`` the role labels, all else belongs to the
     artifact (a Core ML package and ONNX external data are several files).
     """
     folder = Path(folder)
-    roles: dict[str | None, Role] = {GOLDEN_NAME: "golden", labels: "labels"}
+    roles: dict[str | None, Role] = {**dict.fromkeys(golden, "golden"), labels: "labels"}
     return tuple(
         File(
             name,

@@ -47,6 +47,7 @@ class Subject:
     artifact: Path
     x: NDArray[np.float32]
     input: str
+    function: str | None = None  # of an artifact that has several
 
     @classmethod
     def of(cls, package: Package) -> Self:
@@ -61,6 +62,7 @@ class Subject:
             manifest.target,
             package.artifact,
             *bench_input(package),
+            manifest.inputs[0].function,
         )
 
 
@@ -158,7 +160,9 @@ class _Bench:
         self._load_before = os.getloadavg()[0]
         with ExitStack() as stack:
             self._worker = stack.enter_context(Worker(subject.name, timeout_s=self._timeout_s))
-            self._opened = self._worker.open(subject.format, subject.artifact, subject.x, self._threads)
+            self._opened = self._worker.open(
+                subject.format, subject.artifact, subject.x, self._threads, subject.function
+            )
             self._worker.invoke(self._warmup)
             self._stack = stack.pop_all()
         return self

@@ -20,8 +20,8 @@ def read_result(text: str, package: Package, accelerator: Accelerator, where: st
             raise RunnerError(f"{where}: {package.manifest.name} on {accelerator}: {document['error']}")
         documents.validate(document, SCHEMA, "the app's result")
         (report,) = documents.from_json(Results, document).reports
-        measured = (report.artifact_sha256, report.accelerator)
-        if measured != (package.artifact_sha256, accelerator):
+        measured = (report.package, report.artifact_sha256, report.accelerator)
+        if measured != (package.manifest.name, package.artifact_sha256, accelerator):
             raise ValueError(f"it is of {measured}")
     except (ValueError, UsageError) as error:
         raise RunnerError(

@@ -35,8 +35,8 @@ class Runner(ABC):
     delegate_partitions: int | None = None
 
     @abstractmethod
-    def __init__(self, artifact: Path, threads: int) -> None:
-        """Open the artifact. RunnerError: the runtime cannot."""
+    def __init__(self, artifact: Path, threads: int, function: str | None) -> None:
+        """Open the artifact, or this function of it. RunnerError: the runtime cannot."""
 
     @property
     def description(self) -> str:
@@ -56,7 +56,7 @@ class OnnxRunner(Runner):
 
     runtime = "onnxruntime"
 
-    def __init__(self, artifact: Path, threads: int) -> None:
+    def __init__(self, artifact: Path, threads: int, function: str | None) -> None:
         ort = require("onnxruntime", extra="onnx")
         self.version = ort.__version__
         options = ort.SessionOptions()
@@ -85,7 +85,7 @@ class LiteRTRunner(Runner):
 
     runtime = "litert"
 
-    def __init__(self, artifact: Path, threads: int) -> None:
+    def __init__(self, artifact: Path, threads: int, function: str | None) -> None:
         litert = require("ai_edge_litert.interpreter", extra="tflite")
         self.version = version("ai-edge-litert")
         self._artifact = artifact
@@ -141,7 +141,7 @@ class CoreMLRunner(Runner):
 
     runtime = "coreml"
 
-    def __init__(self, artifact: Path, threads: int) -> None:
+    def __init__(self, artifact: Path, threads: int, function: str | None) -> None:
         if platform.system() != "Darwin":
             raise RunnerError(
                 f"{artifact}: Core ML runs on Apple devices, this host is {platform.system()}; "
@@ -151,10 +151,11 @@ class CoreMLRunner(Runner):
         self.version = f"macOS {platform.mac_ver()[0]}"
         self._artifact = artifact
         try:
-            self._model = coremltools.models.MLModel(str(artifact))
+            self._model = coremltools.models.MLModel(str(artifact), function_name=function)
         except Exception as error:
             raise _cannot("open", self.runtime, artifact, error) from error
-        description = self._model.get_spec().description
+        whole = self._model.get_spec().description
+        description = next((each for each in whole.functions if each.name == function), whole)
         self._input = _single([feature.name for feature in description.input], artifact)
         self._takes_image = _feature_type(description.input[0]) == "imageType"
         self.output_names = tuple(
@@ -206,8 +207,8 @@ def import_runtime(format: str) -> None:
         require(module, extra=extra)
 
 
-def open_runner(format: str, artifact: Path | str, threads: int = 1) -> Runner:
-    """Open an artifact, packaged or not, in this host's runtime for its format.
+def open_runner(format: str, artifact: Path | str, threads: int = 1, function: str | None = None) -> Runner:
+    """Open an artifact, packaged or not, in this host's runtime for its format; ``function`` if it has several.
 
     UsageError: an unknown format, no such artifact, or a runtime that is not installed.
     RunnerError: the runtime cannot open it, or this host cannot run the format at all.
@@ -217,7 +218,7 @@ def open_runner(format: str, artifact: Path | str, threads: int = 1) -> Runner:
         raise UsageError(f"format {format!r} is not one of {', '.join(_RUNNERS)}")
     if not artifact.exists():
         raise UsageError(f"{artifact}: no such artifact")
-    return _RUNNERS[format](artifact, threads)
+    return _RUNNERS[format](artifact, threads, function)
 
 
 def _single(inputs: Sequence[Any], artifact: Path) -> Any:

@@ -97,8 +97,10 @@ class Worker:
         """The process's id."""
         return self._process.pid
 
-    def open(self, format: str, artifact: Path, x: NDArray[np.float32] | None, threads: int) -> dict[str, Any]:
-        """Open the artifact.
+    def open(
+        self, format: str, artifact: Path, x: NDArray[np.float32] | None, threads: int, function: str | None = None
+    ) -> dict[str, Any]:
+        """Open the artifact, or this function of it.
 
         ``x`` is what ``invoke`` will run, if it will. Returns the runtime, the outputs' names, the load time and the
         memory.
@@ -113,6 +115,7 @@ class Worker:
                     "artifact": str(artifact.absolute()),
                     "input": None if x is None else str(path),
                     "threads": threads,
+                    "function": function,
                 }
             }
         )
@@ -188,7 +191,7 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
                 import_runtime(options["format"])
                 baseline_memory_bytes = peak_memory_bytes()
                 start = time.perf_counter_ns()
-                runner = open_runner(options["format"], options["artifact"], options["threads"])
+                runner = open_runner(*(options[name] for name in ("format", "artifact", "threads", "function")))
                 reply = {
                     "cold_load_ms": (time.perf_counter_ns() - start) / 1e6,
                     "baseline_memory_bytes": baseline_memory_bytes,

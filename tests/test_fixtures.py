@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.golden import read_golden
 from runtime.manifest import open_package
 from runtime.runners import open_runner
 
@@ -72,3 +73,18 @@ def test_the_tiny_package_answers_its_golden_vectors(generate):
     frozen_errors = abs(golden.frozen_logits - golden.logits).max(axis=1)
     assert frozen_errors[0] == 0
     assert (frozen_errors[1:] > 100 * golden.budgets[1:]).all()
+
+
+def test_each_function_has_golden_vectors_of_its_own_size(generate):
+    """As its share of the weights answers them; frozen routing would be noticed."""
+    functions = open_package(FIXTURES / "package-coreml-sizes").functions
+    assert [function.manifest.inputs[0].function for function in functions] == ["main", "size_6"]
+    w, frozen = generate.weights()
+    for function, side in zip(functions, (8, 6), strict=True):
+        golden = read_golden(function.golden)
+        inputs = generate.to_input(golden.images, function.manifest.inputs[0]).reshape(3, -1)
+        assert inputs.shape == (3, 3 * side * side)
+        rows = slice(inputs.shape[1])
+        assert abs(inputs @ w[rows] - golden.logits).max() < golden.budgets.min()
+        frozen_errors = abs(inputs @ frozen[rows] - golden.logits).max(axis=1)
+        assert (frozen_errors[1:] > 100 * golden.budgets[1:]).all()

@@ -1,5 +1,7 @@
 """Static graph -> .mlpackage (an ML program) by coremltools. Works on any OS; only Apple's run the result."""
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +53,19 @@ def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> 
     import coremltools as ct
     import numpy as np
 
-    module = graph if options.labels is None else _Classifier(graph)
+    module, shape = graph if options.labels is None else _Classifier(graph), tuple(example.shape)
     if options.mean is None or options.std is None:
-        image = ct.TensorType("image", tuple(example.shape), np.float32)
+        shapes = [(batch, *shape[1:]) for batch in options.batches]
+        image = ct.TensorType("image", ct.EnumeratedShapes(shapes) if shapes else shape, np.float32)
     else:
         module = _Normalized(module, options.mean, options.std)
-        image = ct.ImageType("image", tuple(example.shape), color_layout=ct.colorlayout.RGB)
+        image = ct.ImageType("image", shape, color_layout=ct.colorlayout.RGB)
     output, classifier = ct.TensorType("logits", dtype=np.float32), None
     if options.labels is not None:
         output = ct.TensorType("probabilities", dtype=np.float32)
         classifier = ct.ClassifierConfig(list(options.labels), LABEL)
-    program = torch.export.export(module.eval(), (example,)).run_decompositions({})
+    dynamic = ({0: torch.export.Dim("batch", max=max(options.batches))},) if options.batches else None
+    program = torch.export.export(module.eval(), (example,), dynamic_shapes=dynamic).run_decompositions({})
     (root,) = (name for name, child in module.named_modules() if child is graph)
     model = ct.convert(
         program,
@@ -76,10 +80,30 @@ def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> 
     spec = model.get_spec() if classifier is None else _with_logits(model.get_spec())
     # made anew, for the model that was converted would save the debug handles beside the program
     model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
-    model.short_description = options.metadata.get("description", "")
-    for key, value in options.metadata.items():
-        model.user_defined_metadata[key] = value
+    _describe(model, options.metadata)
     model.save(str(path))
+
+
+def join(programs: Mapping[str, Path], path: Path, options: Options) -> None:
+    """Write the .mlpackage whose functions these are, by name, the first the default. Equal weights are stored once."""
+    import coremltools as ct
+
+    descriptor = ct.utils.MultiFunctionDescriptor()
+    for name, program in programs.items():
+        descriptor.add_function(str(program), "main", name)
+    descriptor.default_function_name = next(iter(programs))
+    joined = path.with_name(f"joined-{path.name}")
+    ct.utils.save_multifunction(descriptor, str(joined))
+    model = ct.models.MLModel(str(joined), skip_model_load=True)
+    _describe(model, options.metadata)
+    model.save(str(path))
+    shutil.rmtree(joined)
+
+
+def _describe(model: Any, metadata: Mapping[str, str]) -> None:
+    model.short_description = metadata.get("description", "")
+    for key, value in metadata.items():
+        model.user_defined_metadata[key] = value
 
 
 def _precision(program: torch.export.ExportedProgram, root: str, options: Options) -> Any:

@@ -10,6 +10,7 @@ class Options:
     log: Path  # where a converter that runs elsewhere writes what it prints
     metadata: Mapping[str, str] = field(default_factory=dict)
     dynamic_batch: bool = False  # ONNX
+    batches: tuple[int, ...] = ()  # Core ML: the batch sizes, where there are several
     ios: int = 17  # Core ML: the oldest iOS that is to run it
     in_half: bool = False  # Core ML: compute in fp16
     keep_fp32: tuple[str, ...] = ()  # in fp16: modules of the model that are computed in float32, by name

@@ -68,8 +68,8 @@ class Rows(nn.Module):
         self.parts = nn.ModuleList(Linear(static.linear(weight, bias)) for weight, bias in parts)
 
     def forward(self, weights: Tensor) -> Tensor:
-        batch = len(weights)
-        return torch.cat([part(weights).reshape(batch, 1, -1, self.length) for part in self.parts], 2)
+        rows = [part(weights) for part in self.parts]
+        return torch.cat([part.reshape(-1, 1, part.shape[1] // self.length, self.length) for part in rows], 2)
 
 
 class Flat(nn.Module):
@@ -91,12 +91,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
     matrices = (tensor.reshape(-1, 1, tensor.shape[1], tensor.shape[3]) for tensor in (queries, keys, values))
     parts = zip(*(matrix.chunk(heads, 2) for matrix in matrices), strict=True)
     outputs = [v @ (q.transpose(2, 3) @ k).softmax(3).transpose(2, 3) for q, k, v in parts]
-    return torch.cat(outputs, 2).reshape(queries.shape)
+    return torch.cat(outputs, 2).reshape(-1, *queries.shape[1:])
 
 
 def positions(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 1, HW)"""
-    return x.reshape(*x.shape[:2], 1, -1)
+    _, channels, height, width = x.shape
+    return x.reshape(-1, channels, 1, height * width)
 
 
 class CrossAttention(static.LaidOut):
@@ -133,9 +134,8 @@ class FirstCrossAttention(static.LaidOut):
 
     def forward(self, x: Tensor, _: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> (B, D, 1, M)"""
-        queries = self.queries.expand(len(x), -1, -1, -1)
         values = positions(x)
-        return self.fc(attend(queries, values, values, self.heads)) + self.tokens
+        return self.fc(attend(self.queries, values, values, self.heads)) + self.tokens
 
 
 class Former(static.LaidOut):

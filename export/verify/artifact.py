@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,14 @@ def verify_artifact(
     Raises `UsageError` for a runtime that isn't installed, `ParityError` for outputs that can't be compared,
     `RunnerError` for an artifact that can't be opened or run.
     """
-    batch = None if spec.shape[0] == -1 else spec.shape[0]
+    specs = [replace(spec, shape=(batch, *spec.shape[1:])) for batch in spec.batches or spec.shape[:1]]
     verdicts = []
     try:
-        for way in ways_to_run(format, cpu):
+        for way, each in product(ways_to_run(format, cpu), specs):
+            batch = None if each.shape[0] == -1 else each.shape[0]
             with ExitStack() as opened:
                 with captured(Path(os.devnull)), interruptible():
-                    run, checked_by = opened.enter_context(way(path, spec))
+                    run, checked_by = opened.enter_context(way(path, each))
                 with interruptible():
                     verdicts.append(verify(run, reference, tolerance, checked_by, batch, oracle))
     except (CommandError, OSError, MemoryError):
@@ -58,7 +60,10 @@ def verify_artifact(
     except Exception as error:  # whatever the interpreter of Core ML programs can't read
         raise RunnerError(f"{path} can't be run: {error}") from error
     worst = max(verdicts, key=lambda verdict: (len(verdict.failures), verdict.parity.outputs[0].max_abs_error))
-    return replace(worst, parity=replace(worst.parity, checked_by=", ".join(v.parity.checked_by for v in verdicts)))
+    ways = dict.fromkeys(verdict.parity.checked_by for verdict in verdicts)
+    told = [v.parity.batch_consistent for v in verdicts if v.parity.batch_consistent is not None]
+    consistent = all(told) if told else None
+    return replace(worst, parity=replace(worst.parity, batch_consistent=consistent, checked_by=", ".join(ways)))
 
 
 def ways_to_run(format: str, cpu: str | None = None) -> list[Way]:
@@ -72,7 +77,7 @@ def ways_to_run(format: str, cpu: str | None = None) -> list[Way]:
 
 @contextmanager
 def _run_here(format: str, path: Path, spec: InputSpec) -> Iterator[tuple[Run, str]]:
-    runner = open_runner(format, path)
+    runner = open_runner(format, path, function=spec.function)
     yield _logits_of(runner, spec), runner.description
 
 
@@ -96,7 +101,7 @@ def _interpreted(path: Path, spec: InputSpec) -> Iterator[tuple[Run, str]]:
     from export.verify.mil_interpreter import MilInterpreter
 
     require("coremltools", extra="coreml")
-    interpreter = MilInterpreter(path)
+    interpreter = MilInterpreter(path, function=spec.function)
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return _in_batches(to_input(images, spec), spec.shape[0], lambda x: interpreter.run({spec.name: x})["logits"])

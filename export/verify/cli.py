@@ -143,7 +143,7 @@ def _verify(argv: Sequence[str] | None) -> int:
     if arguments.plot:
         require("matplotlib", extra="train")
     progress = commandline.Progress(quiet=arguments.quiet)
-    packages = [open_package(path) for path in arguments.packages]
+    packages = [each for path in arguments.packages for each in open_package(path).functions]
     cpus = tuple(dict.fromkeys(arguments.cpu or CPUS)) if arguments.on == "arm64" else ()
     for package, cpu in product(packages, cpus):
         check_emulated(package.manifest.format, package.artifact, cpu)
@@ -152,7 +152,7 @@ def _verify(argv: Sequence[str] | None) -> int:
     judged: list[Judged] = []
     for package in packages:
         with progress.stage(f"verify {package.manifest.name}"):
-            host = Judged(str(package.path), verify_package(package))
+            host = Judged(f"{package.path}{package.suffix}", verify_package(package))
         places = [_on_arm64(package, cpu, host, progress) for cpu in cpus] or [host]
         judged += [_localised(package, place, progress) for place in places] if arguments.localise else places
     if arguments.plot:

@@ -25,13 +25,20 @@ Infer = Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]
 """An input in the artifact's layout -> the values that were asked for, by name."""
 
 
-def all_values(format: str, artifact: Path) -> list[str]:
-    """What the artifact's operations compute, in the order of execution; where types are known, floats only."""
-    return {"onnx": _of_onnx, "tflite": _of_tflite, "coreml": _of_coreml}[format](artifact)
+def all_values(format: str, artifact: Path, function: str | None = None) -> list[str]:
+    """What the artifact's operations compute, in the order of execution; where types are known, floats only.
+
+    `function` is one of the artifact's, if it has several.
+    """
+    if format == "coreml":
+        return list(_floats(_read_coreml(artifact), function))
+    return {"onnx": _of_onnx, "tflite": _of_tflite}[format](artifact)
 
 
 @contextmanager
-def open_with(format: str, artifact: Path, names: Sequence[str], cpu: str | None = None) -> Iterator[Infer]:
+def open_with(
+    format: str, artifact: Path, names: Sequence[str], cpu: str | None = None, function: str | None = None
+) -> Iterator[Infer]:
     """Run the artifact with these values as outputs, on this host or an emulated ARM64 `cpu`; Core ML op by op.
 
     Raises `UsageError` for a runtime that isn't installed, `RunnerError` for an artifact that can't be opened or run.
@@ -39,11 +46,12 @@ def open_with(format: str, artifact: Path, names: Sequence[str], cpu: str | None
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         copy = Path(folder) / artifact.name
         with captured(Path(os.devnull)), interruptible():
-            {"onnx": _onnx_with, "tflite": _tflite_with, "coreml": _coreml_with}[format](artifact, names, copy)
             runner: Runner | EmulatedRunner
             if format == "coreml":
-                infer = _interpreted(copy)
+                _coreml_with(artifact, names, copy, function)
+                infer = _interpreted(copy, function)
             else:
+                {"onnx": _onnx_with, "tflite": _tflite_with}[format](artifact, names, copy)
                 runner = opened.enter_context(open_emulated(format, copy, cpu)) if cpu else open_runner(format, copy)
                 infer = partial(_named_outputs, runner)
         yield infer
@@ -118,32 +126,31 @@ def _read_tflite(artifact: Path) -> Any:
 PROGRAM = "Data/com.apple.CoreML/model.mlmodel"  # inside an .mlpackage
 
 
-def _of_coreml(artifact: Path) -> list[str]:
-    return list(_floats(_read_coreml(artifact)))
-
-
-def _coreml_with(artifact: Path, names: Sequence[str], copy: Path) -> None:
+def _coreml_with(artifact: Path, names: Sequence[str], copy: Path, function: str | None) -> None:
     from coremltools.proto.FeatureTypes_pb2 import ArrayFeatureType
     from coremltools.proto.MIL_pb2 import DataType
 
+    from export.verify.mil_interpreter import description
+
     spec = _read_coreml(artifact)
-    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
-    known = _floats(spec)
+    (block,) = spec.mlProgram.functions[function or "main"].block_specializations.values()
+    described, known = description(spec, function).output, _floats(spec, function)
     for name in names:
         if name not in block.outputs:
             block.outputs.append(name)
-            array = spec.description.output.add(name=name).type.multiArrayType
-            array.shape.extend(dimension.constant.size for dimension in known[name].dimensions)
+            array, sizes = described.add(name=name).type.multiArrayType, known[name].dimensions
+            if all(size.HasField("constant") for size in sizes):  # one that is flexible is left open
+                array.shape.extend(size.constant.size for size in sizes)
             array.dataType = ArrayFeatureType.ArrayDataType.Value(DataType.Name(known[name].dataType))
     shutil.copytree(artifact, copy)
     (copy / PROGRAM).write_bytes(spec.SerializeToString())
 
 
-def _floats(spec: Any) -> dict[str, Any]:
+def _floats(spec: Any, function: str | None) -> dict[str, Any]:
     """What operations compute in floating point, in order, by name -> the type of the tensor; constants are not."""
     from coremltools.proto.MIL_pb2 import DataType
 
-    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    (block,) = spec.mlProgram.functions[function or "main"].block_specializations.values()
     return {
         output.name: output.type.tensorType
         for operation in block.operations
@@ -157,9 +164,9 @@ def _read_coreml(artifact: Path) -> Any:
     return require("coremltools.models.utils", extra="coreml").load_spec(str(artifact))
 
 
-def _interpreted(artifact: Path) -> Infer:
+def _interpreted(artifact: Path, function: str | None) -> Infer:
     from export.verify.mil_interpreter import MilInterpreter
 
-    interpreter = MilInterpreter(artifact)
+    interpreter = MilInterpreter(artifact, function=function)
     (image,) = interpreter.inputs
     return lambda x: interpreter.run({image.name: x})

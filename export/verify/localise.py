@@ -80,7 +80,7 @@ def localise(package: Package, cpu: str | None = None) -> Localisation:
     taps, spec = golden.taps, package.manifest.inputs[0]
     names = tuple(dict.fromkeys(name for tensors in taps.tensors for name in tensors))
     found = np.empty(taps.sketches.shape)
-    with open_with(package.manifest.format, package.artifact, names, cpu) as infer:
+    with open_with(package.manifest.format, package.artifact, names, cpu, spec.function) as infer:
         for i, image in enumerate(np.split(golden.images, len(golden.images))):
             values = infer(to_input(filled(image, spec), spec))
             for module, tensors in enumerate(taps.tensors):

@@ -56,9 +56,12 @@ class MilInput:
 
 
 class MilInterpreter:
-    """A saved ML program, ready to run: `MilInterpreter(package).run({"image": array})`."""
+    """A saved ML program, ready to run: `MilInterpreter(package).run({"image": array})`.
 
-    def __init__(self, package: Path, compute: Compute = "float32") -> None:
+    `function` is which of the program's is run; None: the only one. Raises `ValueError` where there is none.
+    """
+
+    def __init__(self, package: Path, compute: Compute = "float32", function: str | None = None) -> None:
         from coremltools.converters.mil.frontend.milproto.load import (
             load,
         )
@@ -67,34 +70,38 @@ class MilInterpreter:
         if not package.is_dir():
             raise FileNotFoundError(f"no Core ML package at {package}")
         spec = load_spec(str(package))
-        if spec.WhichOneof("Type") != "mlProgram" or set(spec.mlProgram.functions) != {"main"}:
+        names = set(spec.mlProgram.functions)
+        if spec.WhichOneof("Type") != "mlProgram" or (function is None and names != {"main"}):
             raise ValueError(f"{package} is not an ML program with the one function 'main'")
+        name = function or "main"
+        if name not in names:
+            raise ValueError(f"{package} has no function {name!r}, only {', '.join(sorted(names))}")
 
         # From the file itself: the loader below adds a const op for every default it fills in.
-        self.op_types: Counter[str] = Counter(op.type for op in _operations(spec))
+        self.op_types: Counter[str] = Counter(op.type for op in _operations(spec, name))
         unsupported = [
             (op.type, _operation_name(op))
-            for op in _operations(spec)
+            for op in _operations(spec, name)
             if op.type not in _OPS and op.type not in _CONSTANTS
         ]
         if unsupported:
             raise UnsupportedMilOp(unsupported)
 
         weights = package / "Data" / "com.apple.CoreML" / "weights"
-        main = load(spec, spec.specificationVersion, str(weights)).functions["main"]
+        program = load(spec, spec.specificationVersion, str(weights)).functions[name]
         self._compute = torch.float64 if compute == "float64" else torch.float32
         self._constants = {
             op.outputs[0]: self._rounded(self._constant(_constant_value(op)), op.outputs[0])
-            for op in main.operations
+            for op in program.operations
             if op.op_type in _CONSTANTS
         }
-        self._operations = [op for op in main.operations if op.op_type not in _CONSTANTS]
-        self._inputs = dict(main.inputs)
-        self._outputs = list(main.outputs)
+        self._operations = [op for op in program.operations if op.op_type not in _CONSTANTS]
+        self._inputs = dict(program.inputs)
+        self._outputs = list(program.outputs)
 
         color_spaces = {
             feature.name: feature.type.imageType.ColorSpace.Name(feature.type.imageType.colorSpace)
-            for feature in spec.description.input
+            for feature in description(spec, function).input
             if feature.type.WhichOneof("Type") == "imageType"
         }
         self.inputs: tuple[MilInput, ...] = tuple(
@@ -185,8 +192,13 @@ _NUMPY_TYPES: dict[str, type[np.generic]] = {
 # Reading the program ------------------------------------------------------------------------------
 
 
-def _operations(spec: Any) -> Iterator[Any]:
-    function = spec.mlProgram.functions["main"]
+def description(spec: Any, function: str | None) -> Any:
+    """What a model says of the inputs and outputs of one of its functions, or of its only one."""
+    return spec.description if function is None else {each.name: each for each in spec.description.functions}[function]
+
+
+def _operations(spec: Any, name: str) -> Iterator[Any]:
+    function = spec.mlProgram.functions[name]
     yield from function.block_specializations[function.opset].operations
 
 

@@ -63,8 +63,8 @@ def find_taps(
     Raises `UsageError` and `RunnerError` as `open_with` does.
     """
     oracle = copy.deepcopy(graph).double()
-    order = all_values(format, artifact)
-    with open_with(format, artifact, order) as infer:
+    order = all_values(format, artifact, spec.function)
+    with open_with(format, artifact, order, function=spec.function) as infer:
 
         def run(image: NDArray[np.uint8]) -> tuple[Outputs, Outputs, Values]:
             values = infer(to_input(filled(image, spec), spec))

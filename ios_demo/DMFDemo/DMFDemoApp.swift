@@ -40,6 +40,10 @@ struct DMFDemoApp: App {
             }
             .task {
                 demo.foreground.set(active: scenePhase == .active)
+                if let name = launchArguments.cleanUp {
+                    demo.shelf.removeAdded(name)
+                    demo.runs.forgetAll()
+                }
                 library.refresh()
                 if launchArguments.asksForRun { benchmark.answer(launchArguments) }
             }

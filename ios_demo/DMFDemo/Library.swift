@@ -1,14 +1,18 @@
 import DMFClassifier
 import SwiftUI
 
-/// The packages in this app, and the one that was chosen together with what it runs on.
+/// The packages in this app, and the one that was chosen together with its function and what it runs on.
 @MainActor
 final class Library: ObservableObject {
     @Published private(set) var packages: [ShelvedPackage] = []
     @Published private(set) var isCopying = false
     /// Why a package is not there, in words.
     @Published var problem: String?
-    @Published var folder: URL?
+    @Published var folder: URL? {
+        didSet { function = functions.first?.input.function }
+    }
+    /// One of `functions`, by its name.
+    @Published var function: String?
     @Published var computeUnits = ComputeUnits.all
 
     private let shelf: PackageShelf
@@ -18,10 +22,13 @@ final class Library: ObservableObject {
     }
 
     var selection: Selection? {
-        folder.map { Selection(folder: $0, computeUnits: computeUnits) }
+        folder.map { Selection(folder: $0, function: function, computeUnits: computeUnits) }
     }
 
     var chosen: ShelvedPackage? { packages.first { $0.folder == folder } }
+
+    /// Those of the chosen package, each as if it were the only one.
+    var functions: [Manifest] { chosen?.manifest?.alone ?? [] }
 
     func refresh() {
         packages = shelf.list()

@@ -28,6 +28,7 @@ from runtime.errors import RunnerError, UsageError
 NAME = "dmf_nano-onnx"
 NANO = ["--model", "dmf_nano", "--format"]
 ONNX = [*NANO, "onnx"]
+ANY_CPU = [*NANO, "coreml", "--target", "coreml-cpu"]
 GPU = [*NANO, "tflite", "--target", "litert-gpu"]
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -123,10 +124,20 @@ def write_other_network(path, classes=10, size=64):
         ([*ONNX, "--checkpoint"], ["--checkpoint", "expected one argument"]),
         ([*ONNX, "--batch", "0"], ["--batch", "'0'", "whole number >= 1"]),
         ([*ONNX, "--batch", "1.5"], ["--batch", "'1.5'", "whole number >= 1"]),
+        ([*ONNX, "--batch", "1", "2"], ["batch sizes 1, 2", "coreml only, not for onnx", "--dynamic-batch takes any"]),
+        (["--format", "tflite", "--batch", "1", "2"], ["batch sizes 1, 2", "not for tflite; give one"]),
+        ([*NANO, "coreml", "--batch", "2", "4"], ["batch sizes 2, 4: 1 must be among them"]),
+        ([*ANY_CPU, "--batch", "1", "2"], ["batch sizes 1, 2", "coreml-cpu fixes the batch", "take target coreml-ane"]),
+        ([*NANO, "coreml", "--batch", "1", "2", "--image-input"], ["image input", "with batch 1 and NCHW only"]),
+        ([*NANO, "coreml", "--batch", "1", "2", "--lowering", "matmul/conv"], ["unrolls the batch"]),
         ([*ONNX, "--seed", "-1"], ["--seed", "'-1'", "whole number >= 0"]),
         ([*ONNX, "--seed", str(2**64)], ["--seed", str(2**64), "below 2**64"]),
         ([*ONNX, "--image-size", "0"], ["--image-size", "'0'", "whole number >= 1"]),
         ([*ONNX, "--image-size", "65"], ["image_size is 65", "multiple of 32"]),
+        ([*ONNX, "--image-size", "64", "96"], ["several input sizes", "coreml only; export onnx once for each"]),
+        ([*NANO, "coreml", "--image-size", "64", "65"], ["input size 65 is not a positive multiple of 32"]),
+        ([*NANO, "coreml", "--image-size", "64", "96", "--ios", "17"], ["functions", "which iOS 17 can't run"]),
+        ([*NANO, "coreml", "--image-size", "64", "96", "--precision", "w8a8"], ["w8a8", "one input size", "take w8"]),
         ([*ONNX, "--target", "litert-cpu"], ["litert-cpu runs tflite, not onnx", "choose from onnxruntime-cpu"]),
         ([*ONNX, "--target", "nnapi", "--dry-run"], ["nnapi runs tflite, not onnx", "choose from onnxruntime-cpu"]),
         ([*GPU, "--precision", "w8"], ["litert-gpu can't run precision w8:", "one scale", "use fp16"]),
@@ -614,7 +625,7 @@ def test_verify_a_package_whose_files_changed(refused, own_package, name, change
     ("old", "new", "part"),
     [
         ('"format"', '"fromat"', "fromat"),
-        ('"schema_version": 1', '"schema_version": 7', "$.schema_version: 7 is not 1"),
+        ('"schema_version": 2', '"schema_version": 7', "$.schema_version: 7 is not 2"),
         ("{", "", "not valid JSON"),
     ],
 )

@@ -87,9 +87,9 @@ def test_nnapi_has_no_gelu(expect):
 
 
 def test_the_neural_engine(expect):
-    assert kinds(expect("coreml", precision="fp16")) == {}
-    assert kinds(expect("coreml")) == {"program": 1}  # of float32
-    assert kinds(expect("coreml", precision="fp16", lowering="conv/conv")) == {"conv": 3 * 5 + 1}
+    assert kinds(expect("coreml")) == {}
+    assert kinds(expect("coreml", precision="fp32")) == {"program": 1}
+    assert kinds(expect("coreml", lowering="conv/conv")) == {"conv": 3 * 5 + 1}
     assert kinds(expect("coreml", target="coreml-cpu", lowering="conv/conv")) == {}
 
 
@@ -236,4 +236,6 @@ def test_a_dry_run_as_json(dry_run, tmp_path):
     fallen = {row["module"]: row["count"] for row in tflite["falls_off"]}
     assert fallen == {f"blocks.{i}.dw_conv": 2 for i in range(5)}
     assert "matmul/taps" in tflite["falls_off"][0]["avoided_by_lowerings"]
-    assert every["coreml"]["falls_off"][0]["stops_everything"]
+    assert every["coreml"]["falls_off"] == []
+    (float32,) = json.loads(dry_run("--format", "coreml", "--precision", "fp32", "--json"))
+    assert float32["falls_off"][0]["stops_everything"]

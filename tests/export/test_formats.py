@@ -48,13 +48,13 @@ CASES = [
     Case("tflite", {"lowering": "conv/conv"}, "the naive form"),
     Case("tflite", {"converter": "onnx2tf"}, "the other route"),
     Case("tflite", {"converter": "onnx2tf", "lowering": "matmul/bank"}, "the other route"),
-    Case("coreml", why="the default"),
-    Case("coreml", {"precision": "fp16"}, "rounded after every op"),
-    Case("coreml", {"precision": "fp16", "ios": 16}, "an older program"),
-    Case("coreml", {"precision": "fp16", "ios": 18}, "a newer program"),
-    Case("coreml", {"target": "coreml-cpu"}, "a computed depthwise filter"),
-    Case("coreml", {"lowering": "conv/conv", "batch": 2}, "the naive form, a fixed batch"),
-    Case("coreml", {"image_input": True, "labels": LABELS}, "an image in, a label out"),
+    Case("coreml", why="the default, rounded after every op"),
+    Case("coreml", {"precision": "fp32"}, "nothing rounded"),
+    Case("coreml", {"ios": 16}, "an older program"),
+    Case("coreml", {"ios": 18}, "a newer program"),
+    Case("coreml", {"target": "coreml-cpu", "precision": "fp32"}, "a computed depthwise filter"),
+    Case("coreml", {"lowering": "conv/conv", "batch": 2, "precision": "fp32"}, "the naive form, a fixed batch"),
+    Case("coreml", {"image_input": True, "labels": LABELS, "precision": "fp32"}, "an image in, a label out"),
 ]
 
 

@@ -43,7 +43,7 @@ def packages(prepared, tmp_path_factory):
 
     def get(format):
         if format not in made:
-            plan = make_plan(prepared.model, format)
+            plan = make_plan(prepared.model, format, precision="fp32")
             graph = lowered(plan, prepared)
             constants = {**dict(graph.named_parameters()), **dict(graph.named_buffers())}
             made[format] = write_package(plan, prepared, out, overwrite=False), constants

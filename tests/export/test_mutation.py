@@ -317,7 +317,8 @@ def further(prepared):
 @pytest.fixture(scope="module", params=list(EDITORS))
 def fates(request, prepared, further, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    package = write_package(make_plan(prepared.model, request.param), prepared, folder / "out", overwrite=False)
+    plan = make_plan(prepared.model, request.param, precision="fp32")
+    package = write_package(plan, prepared, folder / "out", overwrite=False)
     format, spec, reference = request.param, package.manifest.inputs[0], prepared.reference
     first = to_input(reference.inputs.images[:1], spec)
     suffix, result = Path(package.manifest.artifact).suffix, []

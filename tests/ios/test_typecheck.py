@@ -64,6 +64,7 @@ def test_every_declaration_is_one_of_apple_s(toolchain):
         ("-[MLModel predictionFromFeatures:error:]", "-[MLModel predictionFromFeatures:]"),
         ("-[MLModel predictionFromFeatures:error:]", "-[MLModelAsset predictionFromFeatures:error:]"),
         ("MLFeatureValue.multiArrayValue", "MLFeatureValue.arrayValue"),
+        ("MLModelConfiguration.functionName", "MLModelConfiguration.function"),
         ("MLComputeUnits.CPUOnly", "MLComputeUnits.NeuralEngineOnly"),
         ("MLDictionaryFeatureProvider", "MLDictionaryProvider"),
         ("CVPixelBufferCreate()", "CVPixelBufferMake()"),

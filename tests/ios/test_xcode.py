@@ -19,7 +19,8 @@ def copy(tmp_path):
     for name in (DEMO_MODULE, f"{DEMO_MODULE}Tests", f"{DEMO_MODULE}.xcodeproj"):
         shutil.copytree(ROOT / name, demo / name)
     shutil.copyfile(ROOT / "Package.swift", demo / "Package.swift")
-    (tmp_path / "tests" / "fixtures" / "package-coreml").mkdir(parents=True)
+    for fixture in ("package-coreml", "package-coreml-sizes"):
+        (tmp_path / "tests" / "fixtures" / fixture).mkdir(parents=True)
     return demo
 
 

@@ -40,7 +40,9 @@ def input_spec(layout: str = "NCHW", batch: int = -1) -> InputSpec:
     sides = (3, SIDE, SIDE) if layout == "NCHW" else (SIDE, SIDE, 3)
     return InputSpec(
         name="images",
+        function=None,
         shape=(batch, *sides),
+        batches=None,
         layout=layout,
         dtype="float32",
         colour_order="RGB",
@@ -187,6 +189,7 @@ def tiny_manifest(name: str, format: str, folder: Path) -> Manifest:
             inputs=("noise 0", "noise 1"),
             checked_by="onnxruntime 1.31.0 CPU",
         ),
+        functions=(),
         unchecked=("Neural Engine: dmf-bench PACKAGE --on ios",),
         files=hash_files(folder, labels="labels.txt"),
     )

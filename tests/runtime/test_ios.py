@@ -15,6 +15,7 @@ from runtime import documents, ios
 from runtime.cli import main
 from runtime.errors import RunnerError
 from runtime.latency import ComputePlan, Device, DeviceState, GoldenCheck, PlannedOps, Results, read_results
+from runtime.manifest import Function, hash_files, write_manifest
 from runtime.measure import measure
 
 STATE = DeviceState(0, None, 80, False, False, True, ())
@@ -42,14 +43,18 @@ if step == "simctl":
 if step == "to":
     target = container / option("--destination")
     shutil.copytree(option("--source"), target, dirs_exist_ok=True)
-if step == "launch":
+if step == "launch" and "--clean-up" in arguments:
+    shutil.rmtree(container / "Documents/packages" / option("--clean-up"))
+    shutil.rmtree(container / "Documents/runs", ignore_errors=True)
+elif step == "launch":
     run = option("--benchmark-run")
     units = option("--compute-units")
     assert (container / "Documents/packages" / option("--package") / "manifest.json").exists()
     if "result" in behaviour:
         path = container / "Documents/runs" / (run + ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(behaviour["result"].replace("UNITS", units))
+        function = ":" + option("--function") if "--function" in arguments else ""
+        path.write_text(behaviour["result"].replace("UNITS", units).replace("FUNCTION", function))
 if step == "from":
     source = container / option("--source")
     if not source.exists():
@@ -108,13 +113,13 @@ def coreml(own_package, rehash):
 
 @pytest.fixture
 def report(coreml, onnx_package):
-    """What the app would write, with the word UNITS for the compute units."""
+    """What the app would write, with the words UNITS for the compute units and FUNCTION for a function of several."""
     report = measure(onnx_package, warmup=0, repeats=40)
     device = Device("Apple", "iPhone16,2", None, 18, "org.dmf.demo 0.1.0", STATE, STATE)
     unknown = {"python": None, "governor": None, "load_average_before": None, "load_average_after": None}
     return dataclasses.replace(
         report,
-        package=coreml.manifest.name,
+        package=f"{coreml.manifest.name}FUNCTION",
         artifact_sha256=coreml.artifact_sha256,
         format="coreml",
         on="ios",
@@ -137,19 +142,58 @@ def test_a_package_is_copied_measured_on_each_unit_and_its_result_read(xcrun, co
     units = ["--compute-units", "cpu_only", "cpu_and_neural_engine"]
     assert main([str(coreml.path), "--on", "ios:UDID-1", *units, "--repeats", "40", "--json", str(path)]) == 0
     assert read_results(path).reports == tuple(
-        dataclasses.replace(report, accelerator=each) for each in ("cpu_only", "cpu_and_neural_engine")
+        dataclasses.replace(report, package=coreml.manifest.name, accelerator=each)
+        for each in ("cpu_only", "cpu_and_neural_engine")
     )
-    pushed = xcrun.folder / "container" / "Documents" / "packages" / coreml.manifest.name
-    assert {file.path for file in coreml.manifest.files} <= {each.name for each in pushed.iterdir()}
-    launches = [call for call in xcrun.calls() if "launch" in call]
+    *launches, clean_up = [call for call in xcrun.calls() if "launch" in call]
+    pushed = f"pushed-{coreml.manifest.name}"
     assert [call[call.index("org.dmf.demo") :][3:] for call in launches] == [
-        ["--package", coreml.manifest.name, "--compute-units", each, "--warmup", "10", "--repeats", "40"]
+        ["--package", pushed, "--compute-units", each, "--warmup", "10", "--repeats", "40"]
         for each in ("cpu_only", "cpu_and_neural_engine")
     ]
+    assert clean_up[clean_up.index("org.dmf.demo") :][1:3] == ["--clean-up", pushed]
+    assert [file for file in (xcrun.folder / "container").rglob("*") if file.is_file()] == []
     assert all("--terminate-existing" in call and "id-UDID-1" in call for call in launches)  # a fresh process
     out = capsys.readouterr().out
     assert "iPhone16,2 cpu_only" in out
     assert "Core ML plans 2 operations on the CPU, 0 on the GPU, 40 on the Neural Engine" in out
+
+
+@pytest.fixture
+def functions(own_package, coreml):
+    """The same package, whose artifact is said to have two functions."""
+    (spec,), parity = coreml.manifest.inputs, coreml.manifest.parity
+    (coreml.path / "small-golden.safetensors").write_bytes(coreml.golden.read_bytes())
+    manifest = dataclasses.replace(
+        coreml.manifest,
+        inputs=(dataclasses.replace(spec, function="main"),),
+        functions=(Function(dataclasses.replace(spec, function="small"), parity, "small-golden.safetensors"),),
+        files=hash_files(coreml.path, labels="labels.txt", golden=("golden.safetensors", "small-golden.safetensors")),
+    )
+    write_manifest(coreml.path, manifest)
+    return coreml.path
+
+
+def test_every_function_of_a_package_is_measured(xcrun, functions, report, tool, tmp_path):
+    """The package is pushed once."""
+    xcrun.set(result=document(report))
+    name, path = report.package.removesuffix("FUNCTION"), tmp_path / "out.json"
+    assert main([str(functions), "--on", "ios", "--json", str(path), "--quiet"]) == 0
+    assert [each.package for each in read_results(path).reports] == [f"{name}:main", f"{name}:small"]
+    *launches, _ = [call for call in xcrun.calls() if "launch" in call]
+    assert [call[call.index("--package") + 1 :][:3] for call in launches] == [
+        [f"pushed-{name}", "--function", each] for each in ("main", "small")
+    ]
+    assert len([call for call in xcrun.calls() if "to" in call[:5]]) == 1
+    tool.write_text(document(dataclasses.replace(report, on="macos")))
+    assert main([str(functions), "--on", "macos", "--json", str(path), "--quiet"]) == 0
+    assert [each.package for each in read_results(path).reports] == [f"{name}:main", f"{name}:small"]
+
+
+def test_a_result_of_another_function_is_refused(xcrun, functions, report, capsys):
+    xcrun.set(result=document(report).replace("FUNCTION", ":main"))
+    assert main([str(functions), "--on", "ios", "--quiet"]) == 5
+    assert "makes no sense (it is of ('own-onnx-fp32:main'" in capsys.readouterr().err
 
 
 def test_an_app_is_installed_first_if_one_is_given(xcrun, coreml, report, tmp_path):
@@ -202,7 +246,12 @@ def test_what_may_go_wrong_is_one_line_and_5(xcrun, coreml, behaviour, message, 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"artifact_sha256": "0" * 64}, r"it is of \('0000"), ({"p50_ms": -1.0}, r"p50_ms"), ({"threads": 0}, "threads")],
+    [
+        ({"artifact_sha256": "0" * 64}, r"it is of \('own-onnx-fp32', '0000"),
+        ({"package": "other"}, r"it is of \('other'"),
+        ({"p50_ms": -1.0}, r"p50_ms"),
+        ({"threads": 0}, "threads"),
+    ],
 )
 def test_a_result_of_something_else_is_refused(xcrun, coreml, report, wrong, message):
     xcrun.set(result=document(dataclasses.replace(report, **wrong)))
@@ -214,6 +263,25 @@ def test_a_result_of_other_units_is_refused(xcrun, coreml, report):
     xcrun.set(result=document(report, "cpu_only"))
     with pytest.raises(RunnerError, match="'cpu_only'"):
         ios.measure_on_phone([coreml], None, ios.Measurement(compute_units=("all",)))
+    assert [file for file in (xcrun.folder / "container").rglob("*") if file.is_file()] == []  # cleaned up all the same
+
+
+def test_what_cannot_be_cleaned_up_is_said(xcrun, coreml, report):
+    """The measurement counts; here the app's folder has gone meanwhile."""
+    said, run_app = [], ios._run_app
+
+    def run_and_lose(*arguments):
+        found = run_app(*arguments)
+        (xcrun.folder / "container" / "Documents" / "packages" / f"pushed-{coreml.manifest.name}").rename(
+            xcrun.folder / "gone"
+        )
+        return found
+
+    xcrun.set(result=document(report))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ios, "_run_app", run_and_lose)
+        assert len(ios.measure_on_phone([coreml], None, ios.Measurement(), said.append)) == 1
+    assert f"pushed-{coreml.manifest.name} is left in the app: can't clean up" in said[-1]
 
 
 def test_a_simulator_is_not_measured(xcrun, coreml, capsys):
@@ -251,7 +319,8 @@ def tool(tmp_path, monkeypatch):
     path.write_text(
         "#!/bin/sh\n"
         f'[ -e {tmp_path}/result ] || {{ echo "dmf-bench-coreml: error: no such model" >&2; exit 5; }}\n'
-        f'for last; do :; done; sed "s/UNITS/$3/" {tmp_path}/result >"$last"\n'
+        'function=; [ "$2" = --function ] && { function=":$3"; shift 2; }\n'
+        f'for last; do :; done; sed "s/UNITS/$3/; s/FUNCTION/$function/" {tmp_path}/result >"$last"\n'
     )
     path.chmod(0o755)
     monkeypatch.setattr(ios, "_build_tool", lambda say: path)

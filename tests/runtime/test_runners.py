@@ -125,8 +125,9 @@ def test_core_ml_needs_an_apple_device(tmp_path, monkeypatch):
         open_runner("coreml", tmp_path)
 
 
+@pytest.mark.parametrize("function", [None, "small"])
 @pytest.mark.parametrize("takes", ["multiArrayType", "imageType"])
-def test_core_ml_feeds_what_the_model_takes(tmp_path, monkeypatch, takes):
+def test_core_ml_feeds_what_the_model_takes(tmp_path, monkeypatch, takes, function):
     """Against a stand-in for coremltools, a classifier: what is fed, not what Core ML computes of it."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3)).astype(np.float32)
     fed = []
@@ -135,14 +136,17 @@ def test_core_ml_feeds_what_the_model_takes(tmp_path, monkeypatch, takes):
         return types.SimpleNamespace(name=name, type=types.SimpleNamespace(WhichOneof=lambda _: kind))
 
     class MLModel:
-        def __init__(self, path):
-            assert path == str(tmp_path)
+        def __init__(self, path, function_name):
+            assert (path, function_name) == (str(tmp_path), function)
 
         def get_spec(self):
             outputs = {"label": "stringType", "label_probs": "dictionaryType", "logits": "multiArrayType"}
             features = {"input": {"images": takes}, "output": outputs}
             description = {key: [feature(*pair) for pair in each.items()] for key, each in features.items()}
-            return types.SimpleNamespace(description=types.SimpleNamespace(**description))
+            only = types.SimpleNamespace(name=function, **description)
+            several = types.SimpleNamespace(input=[], output=[], functions=[types.SimpleNamespace(name="main"), only])
+            only.functions = []
+            return types.SimpleNamespace(description=several if function else only)
 
         def predict(self, feed):
             images = np.asarray(feed["images"], np.float32)
@@ -154,7 +158,7 @@ def test_core_ml_feeds_what_the_model_takes(tmp_path, monkeypatch, takes):
     stand_in = types.SimpleNamespace(models=types.SimpleNamespace(MLModel=MLModel))
     monkeypatch.setattr(runners.platform, "system", lambda: "Darwin")
     monkeypatch.setitem(sys.modules, "coremltools", stand_in)
-    runner = open_runner("coreml", tmp_path)
+    runner = open_runner("coreml", tmp_path, function=function)
     assert runner.output_names == ("logits",)
     (logits,) = runner.run(pixels)
     np.testing.assert_array_equal(logits, pixels.sum(axis=(1, 2)))

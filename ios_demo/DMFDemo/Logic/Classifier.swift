@@ -1,13 +1,14 @@
 import DMFClassifier
 import Foundation
 
-/// A package and what it runs on.
+/// A package, its function, nil being the first, and what it runs on.
 struct Selection: Equatable, Sendable {
     var folder: URL
+    var function: String?
     var computeUnits: ComputeUnits
 }
 
-/// A package that is open; `verdict` is nil where it has no golden vectors.
+/// A function that is open; `verdict` is of all that the package has, nil where there are no golden vectors.
 struct OpenedPackage: Sendable {
     let selection: Selection
     let package: ModelPackage
@@ -35,19 +36,29 @@ actor Classifier {
         self.compile = compile
     }
 
-    /// Opens the package in place of the one that was open; tests it by its golden vectors, unless it was.
+    /// Opens the function in place of the one that was open.
     ///
+    /// Unless that was done before, it and the package's others are tested by their golden vectors.
     /// PackageError, PredictorError: it cannot be used. CancellationError: another was opened meanwhile.
     func open(_ selection: Selection) async throws -> OpenedPackage {
         close()
         let opening = openings
         let package = try ModelPackage(contentsOf: selection.folder)
-        let model = try await compile(package)
-        guard opening == openings else { throw CancellationError() }
-        let predictor = try model.open(on: selection.computeUnits)
-        let verdict = try test(predictor, package, selection.computeUnits)
-        opened = (predictor, package.manifest.input)
-        return OpenedPackage(selection: selection, package: package, verdict: verdict)
+        let chosen = try package.functions(named: selection.function)[0]
+        let known = verdicts.find(package.artifactSHA256, selection.computeUnits)
+        let others = package.functions.filter { $0.manifest.input != chosen.manifest.input }
+        var results: [SelfTestResult] = []
+        var kept: (any Predictor)?
+        for function in (known == nil ? others : []) + [chosen] { // no two are open at a time
+            let model = try await compile(function)
+            guard opening == openings else { throw CancellationError() }
+            let predictor = try model.open(on: selection.computeUnits)
+            if known == nil, let result = try test(predictor, function) { results.append(result) }
+            if function.manifest == chosen.manifest { kept = predictor }
+        }
+        let verdict = try known ?? remember(results, package, selection.computeUnits)
+        opened = kept.map { ($0, chosen.manifest.input) }
+        return OpenedPackage(selection: selection, package: chosen, verdict: verdict)
     }
 
     /// Gives the network back.
@@ -74,12 +85,23 @@ actor Classifier {
         )
     }
 
-    private func test(
-        _ predictor: any Predictor, _ package: ModelPackage, _ computeUnits: ComputeUnits
+    /// nil: it has no golden vectors.
+    private func test(_ predictor: any Predictor, _ function: ModelPackage) throws -> SelfTestResult? {
+        guard let golden = function.golden else { return nil }
+        let input = function.manifest.input
+        var result = try SelfTest.run(predictor, golden, input)
+        if input.function != nil {
+            for index in result.images.indices { result.images[index].image += " at \(resolution(input))" }
+        }
+        return result
+    }
+
+    /// The verdict of all functions; nil where one has no golden vectors.
+    private func remember(
+        _ results: [SelfTestResult], _ package: ModelPackage, _ computeUnits: ComputeUnits
     ) throws -> Verdict? {
-        guard let golden = package.golden else { return nil }
-        if let known = verdicts.find(package.artifactSHA256, computeUnits) { return known }
-        let verdict = Verdict(try SelfTest.run(predictor, golden, package.manifest.input))
+        guard results.count == package.functions.count else { return nil }
+        let verdict = Verdict(SelfTestResult(ofFunctions: results))
         try verdicts.remember(verdict, package.artifactSHA256, computeUnits)
         return verdict
     }

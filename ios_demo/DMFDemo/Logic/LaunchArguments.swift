@@ -4,9 +4,15 @@ import Foundation
 /// What the app is launched with to measure without a person:
 ///
 ///     --benchmark-run ID --package NAME_OR_PATH --compute-units all,cpu_only --warmup N --repeats N
+///
+/// and, of a package of several functions, `--function NAME` for one of them. Or, when all is measured, to take away
+/// what a host left here: `--clean-up NAME`.
 struct LaunchArguments {
     static let runFlag = "--benchmark-run"
-    private static let flags = [runFlag, "--package", "--compute-units", "--warmup", "--repeats"]
+    private static let cleanUpFlag = "--clean-up"
+    private static let flags = [
+        runFlag, cleanUpFlag, "--package", "--function", "--compute-units", "--warmup", "--repeats"
+    ]
 
     private let values: [String: String]
 
@@ -16,12 +22,15 @@ struct LaunchArguments {
         for (flag, value) in zip(words, words.dropFirst()) where LaunchArguments.flags.contains(flag) {
             found[flag] = value
         }
-        if words.last == LaunchArguments.runFlag { found[LaunchArguments.runFlag] = "" }
+        if let last = words.last, LaunchArguments.flags.contains(last) { found[last] = "" }
         values = found
     }
 
     /// Whether somebody asks for a measurement, rightly or not.
     var asksForRun: Bool { values[LaunchArguments.runFlag] != nil }
+
+    /// The package that is no longer needed; nil where nobody says so, or asks for a measurement, too.
+    var cleanUp: String? { asksForRun ? nil : values[LaunchArguments.cleanUpFlag] }
 
     /// The name of the result. ArgumentError: not one that can be a file's.
     func run() throws -> String {
@@ -35,11 +44,13 @@ struct LaunchArguments {
 
     /// What to measure, `find` being who knows the packages by name.
     ///
-    /// ArgumentError: a flag is missing, or its value is not allowed. PackageError: `find` does not know it.
+    /// ArgumentError: a flag that must be there is missing, or its value is not allowed. PackageError: `find` does not
+    /// know it.
     func plan(find: (String) throws -> URL) throws -> BenchmarkPlan {
         let package = try text("--package")
         return try BenchmarkPlan(
             folder: package.hasPrefix("/") ? URL(fileURLWithPath: package) : find(package),
+            function: values["--function"],
             computeUnits: text("--compute-units").split(separator: ",", omittingEmptySubsequences: false)
                 .map { try ComputeUnits(named: String($0)) },
             warmup: number("--warmup"),

@@ -23,7 +23,7 @@ func facts(of package: ModelPackage, _ verdicts: Verdicts, _ device: DeviceDescr
         Fact(
             title: "Input and output",
             value: "The picture’s shorter side becomes \(input.resize) px (\(input.interpolation.rawValue)), of which "
-                + "the model sees the \(input.cropWidth) × \(input.cropHeight) px in the middle. "
+                + "the model sees the \(resolution(input)) in the middle. "
                 + "It tells \(manifest.classes) classes apart."
         ),
         Fact(title: "Checked when it was exported", value: words(manifest.parity), isBad: !manifest.parity.passed),

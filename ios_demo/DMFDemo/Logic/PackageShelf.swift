@@ -61,6 +61,12 @@ struct PackageShelf: Sendable {
         return target
     }
 
+    /// Removes what a host put there by this name, if it is there; what the app carries stays.
+    func removeAdded(_ name: String) {
+        let added = shelved(in: added, isEmbedded: false).filter { $0.folder.lastPathComponent == name }
+        for package in added { try? remove(package) }
+    }
+
     /// PackageError: it is a part of the app, or cannot be removed.
     func remove(_ package: ShelvedPackage) throws {
         guard !package.isEmbedded else {

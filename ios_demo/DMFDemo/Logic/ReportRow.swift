@@ -3,7 +3,7 @@ import Foundation
 
 /// A report as a row of a table.
 struct ReportRow: Identifiable, Equatable {
-    static let columns = ["on", "p50", "p90", "p99", "load", "peak MiB", "is"]
+    static let columns = ["input", "on", "p50", "p90", "p99", "load", "peak MiB", "is"]
 
     struct Cell: Identifiable, Equatable {
         let id: Int
@@ -12,12 +12,13 @@ struct ReportRow: Identifiable, Equatable {
 
     let cells: [Cell]
 
-    var id: String { cells[0].text }
+    var id: String { cells[0].text + cells[1].text }
 
     init(_ report: LatencyReport) {
         let mebibytes = Double(report.peakMemoryBytes) / 0x1p20
         let figures = [report.p50Ms, report.p90Ms, report.p99Ms, report.coldLoadMs, mebibytes]
-        let texts = [report.runtime.computeUnits.rawValue] + figures.map { String(format: "%.1f", $0) }
+        let texts = [resolution(report.manifest.input), report.runtime.computeUnits.rawValue]
+            + figures.map { String(format: "%.1f", $0) }
             + [report.invalidBecause.isEmpty ? "valid" : "not valid"]
         cells = texts.enumerated().map { Cell(id: $0, text: $1) }
     }

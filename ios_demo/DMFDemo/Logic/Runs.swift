@@ -9,6 +9,11 @@ struct Runs {
         try? FileManager.default.removeItem(at: file(run))
     }
 
+    /// Removes every result.
+    func forgetAll() {
+        try? FileManager.default.removeItem(at: folder)
+    }
+
     /// Throws Foundation's errors where it cannot be written.
     func write(_ document: Data, of run: String) throws {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)

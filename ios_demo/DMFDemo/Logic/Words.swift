@@ -39,6 +39,11 @@ func words(_ computeUnits: ComputeUnits) -> String {
     }
 }
 
+/// What the model sees of a picture.
+func resolution(_ input: InputSpec) -> String {
+    "\(input.cropWidth) × \(input.cropHeight) px"
+}
+
 /// An error or a budget, whose size is what matters.
 func figure(_ value: Double) -> String {
     String(format: "%.3g", value)

@@ -1,7 +1,7 @@
 import DMFClassifier
 import SwiftUI
 
-/// What the chosen package is, where it came from and how far it was checked.
+/// What the chosen package, or function of it, is, where it came from and how far it was checked.
 struct AboutScreen: View {
     @ObservedObject var library: Library
     let demo: Demo
@@ -9,28 +9,32 @@ struct AboutScreen: View {
 
     var body: some View {
         NavigationStack {
-            List(told) { fact in
-                VStack(alignment: .leading) {
-                    Text(fact.title).font(.headline)
-                    Text(fact.value).foregroundColor(fact.isBad ? .red : .primary).textSelection(.enabled)
+            VStack {
+                ResolutionPicker(library: library)
+                List(told) { fact in
+                    VStack(alignment: .leading) {
+                        Text(fact.title).font(.headline)
+                        Text(fact.value).foregroundColor(fact.isBad ? .red : .primary).textSelection(.enabled)
+                    }
                 }
             }
             .navigationTitle("About this model")
             .navigationBarTitleDisplayMode(.inline)
         }
-        .task(id: library.folder) { await tell(library.folder) }
-        .onAppear { Task { await tell(library.folder) } } // there may be a new verdict
+        .task(id: library.selection) { await tell(library.selection) }
+        .onAppear { Task { await tell(library.selection) } } // there may be a new verdict
     }
 
-    private func tell(_ folder: URL?) async {
-        guard let folder else {
+    private func tell(_ selection: Selection?) async {
+        guard let selection else {
             told = []
             return
         }
         let (verdicts, device) = (demo.verdicts, demo.device.description)
         told = await Task.detached {
             do {
-                return facts(of: try ModelPackage(contentsOf: folder), verdicts, device)
+                let package = try ModelPackage(contentsOf: selection.folder)
+                return facts(of: try package.functions(named: selection.function)[0], verdicts, device)
             } catch {
                 return [Fact(title: "This package can’t be used", value: error.oneLine, isBad: true)]
             }

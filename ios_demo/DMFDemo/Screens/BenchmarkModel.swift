@@ -5,8 +5,7 @@ import UIKit
 /// How far a measurement is.
 enum Measurement {
     case none
-    /// The compute units that are measured now, the `index`th of `count`, from 0.
-    case running(ComputeUnits, index: Int, count: Int)
+    case running(BenchmarkStep)
     /// `file` holds the document.
     case done([LatencyReport], file: URL)
     case failed(String)
@@ -73,10 +72,9 @@ final class BenchmarkModel: ObservableObject {
     @discardableResult
     private func measure(_ plan: BenchmarkPlan) async throws -> [LatencyReport] {
         await demo.classifier.close() // it would take memory and a part of the Neural Engine
-        let units = plan.computeUnits
         let reports = try await plan.measure(
             on: demo.device, compile: Demo.compile, foreground: demo.foreground,
-            begin: { index in show(.running(units[index], index: index, count: units.count)) }
+            begin: { step in show(.running(step)) }
         )
         let file = FileManager.default.temporaryDirectory.appending(path: "latency.json")
         try latencyResults(reports).write(to: file, options: .atomic)

@@ -48,11 +48,12 @@ struct BenchmarkScreen: View {
         switch model.measurement {
         case .none:
             if let problem { Text(problem).foregroundColor(.red) }
-        case .running(let units, let index, let count):
-            Text("Measuring on \(words(units)), \(index + 1) of \(count). Leave the device alone.")
+        case .running(let step):
+            let what = "\(resolution(step.input)) on \(words(step.computeUnits))"
+            Text("Measuring \(what), \(step.index + 1) of \(step.count). Leave the device alone.")
         case .done(let reports, let file):
             if let first = reports.first {
-                Text("\(first.manifest.name): \(first.samplesMs.count) inferences of one picture. Times in ms.")
+                Text("\(names(reports)): \(first.samplesMs.count) inferences of one picture. Times in ms.")
             }
             ShareLink("Share JSON", item: file)
         case .failed(let problem):
@@ -80,6 +81,12 @@ struct BenchmarkScreen: View {
 
     private var flags: [Flag] {
         Flag.allCases.filter { flag in model.reports.contains { $0.invalidBecause.contains(flag) } }
+    }
+
+    /// Of what was measured, each once.
+    private func names(_ reports: [LatencyReport]) -> String {
+        let names = reports.map(\.manifest.name).reduce(into: [String]()) { if !$0.contains($1) { $0.append($1) } }
+        return names.joined(separator: ", ")
     }
 
     private func isChosen(_ units: ComputeUnits) -> Binding<Bool> {

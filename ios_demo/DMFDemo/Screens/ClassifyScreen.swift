@@ -90,6 +90,7 @@ struct PackageBar: View {
                     Label("More", systemImage: "ellipsis.circle").labelStyle(.iconOnly)
                 }
             }
+            ResolutionPicker(library: library)
             Picker("Compute units", selection: $library.computeUnits) {
                 ForEach(ComputeUnits.allCases, id: \.self) { units in Text(words(units)).tag(units) }
             }
@@ -101,6 +102,21 @@ struct PackageBar: View {
         }
         .fileImporter(isPresented: $isImporting, allowedContentTypes: [.folder]) { picked in
             Task { await library.add(picked) }
+        }
+    }
+}
+
+/// Which function of the package, where there are several.
+struct ResolutionPicker: View {
+    @ObservedObject var library: Library
+
+    var body: some View {
+        if library.functions.count > 1 {
+            Picker("Resolution", selection: $library.function) {
+                ForEach(library.functions, id: \.input.function) { function in
+                    Text(resolution(function.input)).tag(function.input.function)
+                }
+            }
         }
     }
 }

@@ -7,10 +7,10 @@ final class BenchmarkPlanTests: XCTestCase {
     private let compile: Compile = { FakeModel(package: $0) }
 
     private func measure(
-        _ units: [ComputeUnits], on device: FakeDevice = FakeDevice(), foreground: Foreground,
-        begin: (Int) -> Void = { _ in }
+        _ units: [ComputeUnits], of folder: URL = Fixtures.packageFolder, function: String? = nil,
+        on device: FakeDevice = FakeDevice(), foreground: Foreground, begin: (BenchmarkStep) -> Void = { _ in }
     ) async throws -> [LatencyReport] {
-        let plan = try BenchmarkPlan(folder: Fixtures.packageFolder, computeUnits: units, warmup: 2, repeats: 40)
+        let plan = try BenchmarkPlan(folder: folder, function: function, computeUnits: units, warmup: 2, repeats: 40)
         return try await plan.measure(on: device, compile: compile, foreground: foreground, begin: begin)
     }
 
@@ -21,14 +21,38 @@ final class BenchmarkPlanTests: XCTestCase {
     }
 
     func testEachIsMeasuredInTurn() async throws {
-        var begun: [Int] = []
+        var begun: [BenchmarkStep] = []
         let reports = try await measure([.cpuOnly, .all], foreground: inFront) { begun.append($0) }
-        XCTAssertEqual(begun, [0, 1])
+        XCTAssertEqual(begun.map(\.index), [0, 1])
+        XCTAssertEqual(begun.map(\.count), [2, 2])
+        XCTAssertEqual(begun.map(\.computeUnits), [.cpuOnly, .all])
         XCTAssertEqual(reports.map(\.runtime.computeUnits), [.cpuOnly, .all])
         XCTAssertEqual(reports.map(\.samplesMs), [Array(repeating: 1, count: 40), Array(repeating: 1, count: 40)])
         XCTAssertEqual(reports.map(\.invalidBecause), [[], []])
         let row = ReportRow(reports[0]).cells.map(\.text)
-        XCTAssertEqual(row, ["cpu_only", "1.0", "1.0", "1.0", "1.0", "1.0", "valid"])
+        XCTAssertEqual(row, ["8 × 8 px", "cpu_only", "1.0", "1.0", "1.0", "1.0", "1.0", "valid"])
+        XCTAssertEqual(row.count, ReportRow.columns.count)
+    }
+
+    func testEachFunctionIsMeasuredOrTheOneThatIsNamed() async throws {
+        var begun: [BenchmarkStep] = []
+        let reports = try await measure([.all, .cpuOnly], of: Fixtures.sizesFolder, foreground: inFront) {
+            begun.append($0)
+        }
+        XCTAssertEqual(begun.map(\.input.cropWidth), [8, 8, 6, 6])
+        XCTAssertEqual(begun.map(\.index), [0, 1, 2, 3])
+        XCTAssertEqual(begun.map(\.count), [4, 4, 4, 4])
+        XCTAssertEqual(reports.map(\.runtime.computeUnits), [.all, .cpuOnly, .all, .cpuOnly])
+        XCTAssertEqual(reports.map(\.selfTest?.passed), [true, true, true, true])
+        XCTAssertEqual(Set(reports.map { ReportRow($0).id }).count, 4)
+        let one = try await measure([.all], of: Fixtures.sizesFolder, function: "size_6", foreground: inFront)
+        XCTAssertEqual(one.map(\.manifest.name), ["tiny-coreml-sizes-fp16:size_6"])
+        do {
+            _ = try await measure([.all], function: "size_6", foreground: inFront)
+            XCTFail("measured")
+        } catch {
+            XCTAssertEqual(error.oneLine, "tiny-coreml-fp16 has no function \"size_6\", it has but one; name none")
+        }
     }
 
     func testAnAppThatIsNotInFrontMeasuresNothingValid() async throws {

@@ -25,6 +25,49 @@ final class ClassifierTests: XCTestCase {
         }
     }
 
+    func testTheFirstOpeningTestsEveryFunction() async throws {
+        try await withFolder { folder in
+            for wrong in ["main", "size_6", nil] {
+                let verdicts = Verdicts(file: folder.appendingPathComponent("\(wrong ?? "none")"), version: "1")
+                let classifier = Classifier(verdicts: verdicts) { function in
+                    FakeModel(package: function, offset: function.manifest.input.function == wrong ? 1 : 0)
+                }
+                let opened = try await classifier.open(
+                    Selection(folder: Fixtures.sizesFolder, function: "size_6", computeUnits: .all)
+                )
+                XCTAssertEqual(opened.package.manifest.input.function, "size_6")
+                let verdict = try XCTUnwrap(opened.verdict)
+                XCTAssertEqual(verdict.passed, wrong == nil)
+                switch wrong {
+                case "main": XCTAssertTrue(verdict.image.hasSuffix(" at 8 × 8 px"), verdict.image)
+                case "size_6": XCTAssertTrue(verdict.image.hasSuffix(" at 6 × 6 px"), verdict.image)
+                default: break
+                }
+                let other = try await classifier.open(Selection(folder: Fixtures.sizesFolder, computeUnits: .all))
+                XCTAssertEqual(other.package.manifest.input.function, "main")
+                XCTAssertEqual(other.verdict, verdict)
+            }
+        }
+    }
+
+    func testTheChosenFunctionStaysOpen() async throws {
+        try await withFolder { folder in
+            let classifier = Classifier(verdicts: Verdicts(file: folder.appendingPathComponent("v"), version: "1")) {
+                FakeModel(package: $0)
+            }
+            for (function, side) in [("main", 8), ("size_6", 6)] {
+                let opened = try await classifier.open(
+                    Selection(folder: Fixtures.sizesFolder, function: function, computeUnits: .all)
+                )
+                let golden = try XCTUnwrap(opened.package.golden)
+                XCTAssertEqual(golden.images[0].width, side)
+                let grey = Pixels(width: 16, height: 16, rgb: Array(repeating: 128, count: 16 * 16 * 3))
+                let answer = try await classifier.classify(grey)
+                XCTAssertEqual(answer?.predictions, topK(softmax(golden.logits[0].map(Float.init)), 5))
+            }
+        }
+    }
+
     func testAPictureIsClassifiedUntilItIsClosed() async throws {
         try await withFolder { folder in
             let classifier = Classifier(verdicts: Verdicts(file: folder.appendingPathComponent("v"), version: "1")) {

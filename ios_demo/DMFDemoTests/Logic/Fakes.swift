@@ -3,13 +3,14 @@ import Foundation
 
 @testable import DMFDemo
 
-/// The tiny package of tests/fixtures; its artifact is no model, so a fake runs it.
+/// The tiny packages of tests/fixtures; their artifacts are no models, so a fake runs them.
 enum Fixtures {
-    private static let name = "package-coreml"
+    private static let folder = ProcessInfo.processInfo.environment["DMF_FIXTURES"].map { URL(fileURLWithPath: $0) }
+        ?? Bundle(for: LaunchArgumentsTests.self).bundleURL // Xcode copies them there
 
-    static let packageFolder = ProcessInfo.processInfo.environment["DMF_FIXTURES"]
-        .map { URL(fileURLWithPath: $0).appendingPathComponent(name) }
-        ?? Bundle(for: LaunchArgumentsTests.self).bundleURL.appendingPathComponent(name) // Xcode copies it there
+    static let packageFolder = folder.appendingPathComponent("package-coreml")
+    /// Of two functions.
+    static let sizesFolder = folder.appendingPathComponent("package-coreml-sizes")
 }
 
 /// Answers golden images with their golden logits, `offset` beside them, and others with the first ones.

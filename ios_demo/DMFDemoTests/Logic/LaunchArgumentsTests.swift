@@ -21,6 +21,15 @@ final class LaunchArgumentsTests: XCTestCase {
         XCTAssertEqual(plan, expected)
     }
 
+    func testOneFunctionMayBeNamed() throws {
+        func function(_ words: [String]) throws -> String? {
+            try LaunchArguments(words).plan { URL(fileURLWithPath: "/found/\($0)") }.function
+        }
+        XCTAssertNil(try function(whole))
+        XCTAssertEqual(try function(whole + ["--function", "size_192"]), "size_192")
+        XCTAssertEqual(try function(whole + ["--function"]), "", "which no function is called")
+    }
+
     func testAnAbsolutePathIsNotLookedUp() throws {
         let arguments = LaunchArguments(whole.map { $0 == "dmf_xxs-coreml" ? "/a/package" : $0 })
         let plan = try arguments.plan { name in throw ArgumentError("looked \(name) up") }
@@ -30,6 +39,12 @@ final class LaunchArgumentsTests: XCTestCase {
     func testNobodyAsksWithoutTheFlag() {
         XCTAssertFalse(LaunchArguments(["/DMFDemo", "--package", "x"]).asksForRun)
         XCTAssertTrue(LaunchArguments(["/DMFDemo", "--benchmark-run"]).asksForRun)
+    }
+
+    func testAHostCleansUpWhenAllIsMeasured() {
+        XCTAssertEqual(LaunchArguments(["/DMFDemo", "--clean-up", "pushed-x"]).cleanUp, "pushed-x")
+        XCTAssertNil(LaunchArguments(whole).cleanUp)
+        XCTAssertNil(LaunchArguments(whole + ["--clean-up", "dmf_xxs-coreml"]).cleanUp, "it is needed")
     }
 
     func testWhatCannotBeAFileNameIsRefused() {

@@ -40,6 +40,9 @@ final class WordsTests: XCTestCase {
             XCTAssertEqual(Set(told.map(\.id)).count, told.count)
             XCTAssertTrue(told[0].value.hasPrefix(package.manifest.model.variant))
             XCTAssertTrue(told[2].value.contains(package.artifactSHA256))
+            let small = try ModelPackage(contentsOf: Fixtures.sizesFolder).functions[1]
+            let toldOfIt = facts(of: small, verdicts, FakeDevice().description)
+            XCTAssertTrue(toldOfIt[3].value.contains("the 6 × 6 px in the middle"), toldOfIt[3].value)
         }
     }
 }

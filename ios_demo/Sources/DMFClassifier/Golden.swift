@@ -5,6 +5,9 @@ import Foundation
 /// By image: `logits` of the float64 reference, (classes) each; `budgets`, by how much a logit may differ from them;
 /// `names`. `frozenLogits` are those of a network that routes every image like the first one; nil where unknown.
 public struct Golden: Equatable, Sendable {
+    /// The file of the only function's, or of the first of several.
+    static let fileName = "golden.safetensors"
+
     public var images: [Pixels]
     public var logits: [[Double]]
     public var budgets: [Double]

@@ -52,6 +52,10 @@ struct JSONFields {
         try field(name, allowed) { value in value.list(of: \.int).flatMap { accept($0) ? $0 : nil } }
     }
 
+    func intsOrNull(_ name: String, _ allowed: String, where accept: ([Int]) -> Bool) throws -> [Int]? {
+        try unlessNull(name) { try ints(name, allowed, where: accept) }
+    }
+
     func numbers(_ name: String, _ allowed: String, where accept: ([Double]) -> Bool) throws -> [Double] {
         try field(name, allowed) { value in value.list(of: \.number).flatMap { accept($0) ? $0 : nil } }
     }
@@ -64,9 +68,9 @@ struct JSONFields {
         JSONFields(try field(name, "an object", \.object), source: source, path: "\(path).\(name)")
     }
 
-    func listOfFields(_ name: String) throws -> [JSONFields] {
-        let elements = try field(name, "a list of at least one object") { value in
-            value.list(of: \.object).flatMap { $0.isEmpty ? nil : $0 }
+    func listOfFields(_ name: String, orNone: Bool = false) throws -> [JSONFields] {
+        let elements = try field(name, orNone ? "a list of objects" : "a list of at least one object") { value in
+            value.list(of: \.object).flatMap { $0.isEmpty && !orNone ? nil : $0 }
         }
         return elements.enumerated().map { index, element in
             JSONFields(element, source: source, path: "\(path).\(name)[\(index)]")

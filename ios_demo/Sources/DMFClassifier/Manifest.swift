@@ -17,8 +17,11 @@ public enum InputType: String, CaseIterable, Sendable {
 }
 
 /// How a picture becomes the model's input; `shape` has -1 for a dynamic batch, `mean` and `std` are of 0..1.
+///
+/// `function` is the artifact's that takes the input; nil where it has but one.
 public struct InputSpec: Equatable, Sendable {
     public var name: String
+    public var function: String?
     public var shape: [Int]
     public var layout: Layout
     public var dtype: InputType
@@ -71,6 +74,15 @@ public struct Parity: Equatable, Sendable {
     public var outputs: [OutputParity]
 }
 
+/// One function of an artifact that has several, which share their weights: the same network at another size.
+///
+/// `golden` is the file of its golden vectors.
+public struct Function: Equatable, Sendable {
+    public var input: InputSpec
+    public var parity: Parity
+    public var golden: String?
+}
+
 public enum Role: String, CaseIterable, Sendable {
     case artifact
     case golden
@@ -101,8 +113,26 @@ public struct Manifest: Equatable, Sendable {
     public var outputs: [OutputSpec]
     public var labels: String?
     public var parity: Parity
+    /// The file of the golden vectors; nil where there is none.
+    public var golden: String?
+    /// Of an artifact of several functions, all but the first, which the rest of the manifest describes; else empty.
+    public var functions: [Function]
     public var unchecked: [String]
     public var files: [PackageFile]
+
+    /// Of each function, as if it were the only one, its name behind the package's: `a:b`; itself where there is one.
+    public var alone: [Manifest] {
+        guard !functions.isEmpty else { return [self] }
+        return ([Function(input: input, parity: parity, golden: golden)] + functions).map { function in
+            var alone = self
+            alone.name += ":\(function.input.function ?? "")"
+            alone.input = function.input
+            alone.parity = function.parity
+            alone.golden = function.golden
+            alone.functions = []
+            return alone
+        }
+    }
 
     /// The first output.
     public var logits: OutputSpec { outputs[0] }
@@ -127,18 +157,23 @@ public struct Manifest: Equatable, Sendable {
         model = try ModelInfo(json.fields("model"))
         checkpoint = try Checkpoint(json.fields("checkpoint"))
         source = try Source(json.fields("source"))
-        input = try InputSpec(json.listOfFields("inputs")[0])
+        let first = try json.listOfFields("inputs")[0]
+        input = try InputSpec(first)
         outputs = try json.listOfFields("outputs").enumerated().map { index, output in
             try index == 0 ? OutputSpec(logits: output) : OutputSpec(output)
         }
         labels = try json.textOrNull("labels").map { _ in try json.listed("labels", role: .labels, among: files) }
         parity = try Parity(json.fields("parity"))
+        golden = files.first { $0.role == .golden && $0.path == Golden.fileName }?.path
+        functions = try json.listOfFields("functions", orNone: true).map { try Function($0, files) }
         unchecked = try json.texts("unchecked")
         self.files = files
+        if !functions.isEmpty { _ = try first.choice("function", of: [firstFunction]) }
     }
 }
 
-private let schemaVersion = 1
+private let schemaVersion = 2
+private let firstFunction = "main"
 
 private func checkFormat(_ json: JSONFields) throws {
     let format = try json.text("format")
@@ -177,7 +212,9 @@ extension InputSpec {
         let sides = layout == .nchw ? [Pixels.channels] + crop : crop + [Pixels.channels]
         let oneImage = "[1 or -1, \(sides.commaSeparated)], the crop in this layout, one image at a time"
         name = try json.text("name")
+        function = try json.textOrNull("function")
         shape = try json.ints("shape", oneImage) { $0 == [1] + sides || $0 == [-1] + sides }
+        _ = try json.intsOrNull("batches", "null or a list with 1 in it, one image at a time") { $0.contains(1) }
         self.layout = layout
         self.dtype = dtype
         mean = try json.numbers("mean", "three numbers") { $0.count == Pixels.channels }
@@ -207,6 +244,16 @@ extension OutputSpec {
             $0.count == 2 && abs($0[0]) == 1 && $0[1] >= 1
         }
         dtype = try json.choice("dtype", of: ["float32", "float16"])
+    }
+}
+
+extension Function {
+    init(_ json: JSONFields, _ files: [PackageFile]) throws {
+        let input = try json.fields("input")
+        _ = try input.text("function") // not null
+        self.input = try InputSpec(input)
+        parity = try Parity(json.fields("parity"))
+        golden = try json.listed("golden", role: .golden, among: files)
     }
 }
 

@@ -6,6 +6,10 @@ public struct ModelPackage: Sendable {
     public let manifest: Manifest
     public let labels: [String]?
     public let golden: Golden?
+    private let alone: [ModelPackage]
+
+    /// Each function of the artifact, as if it were the only one; the package itself where it has but one.
+    public var functions: [ModelPackage] { alone.isEmpty ? [self] : alone }
 
     /// PackageError: no package, one that was altered, or one that this app cannot use.
     public init(contentsOf folder: URL) throws {
@@ -25,11 +29,30 @@ public struct ModelPackage: Sendable {
         }
         let manifest = try Manifest(json: Data(contentsOf: file))
         try checkFiles(folder, manifest)
+        let labels = try manifest.labels.map { try readLabels(folder.appendingPathComponent($0), manifest.classes) }
+        let alone = try manifest.alone.map { function in
+            ModelPackage(folder, function, labels, try readGolden(folder, function), alone: [])
+        }
+        self.init(folder, manifest, labels, alone[0].golden, alone: manifest.functions.isEmpty ? [] : alone)
+    }
+
+    private init(_ folder: URL, _ manifest: Manifest, _ labels: [String]?, _ golden: Golden?, alone: [ModelPackage]) {
         self.folder = folder
         self.manifest = manifest
-        labels = try manifest.labels.map { try readLabels(folder.appendingPathComponent($0), manifest.classes) }
-        golden = try manifest.files.first { $0.role == .golden }
-            .map { try Golden(contentsOf: folder.appendingPathComponent($0.path), manifest) }
+        self.labels = labels
+        self.golden = golden
+        self.alone = alone
+    }
+
+    /// The function with this name, or all of them. PackageError: there is none such.
+    public func functions(named name: String?) throws -> [ModelPackage] {
+        guard let name else { return functions }
+        guard let found = functions.first(where: { $0.manifest.input.function == name }) else {
+            let names = functions.compactMap(\.manifest.input.function)
+            let others = names.isEmpty ? "it has but one; name none" : "only: \(names.joined(separator: ", "))"
+            throw PackageError("\(manifest.name) has no function \"\(name)\", \(others)")
+        }
+        return [found]
     }
 
     /// What the runtime opens: the `.mlpackage` folder.
@@ -73,6 +96,10 @@ private func fileNames(_ folder: URL) throws -> Set<String> {
 private func altered(_ folder: URL, _ listed: PackageFile) throws -> Bool {
     let content = try Data(contentsOf: folder.appendingPathComponent(listed.path), options: .mappedIfSafe)
     return content.count != listed.sizeBytes || SHA256.hexadecimal(content) != listed.sha256
+}
+
+private func readGolden(_ folder: URL, _ manifest: Manifest) throws -> Golden? {
+    try manifest.golden.map { try Golden(contentsOf: folder.appendingPathComponent($0), manifest) }
 }
 
 private func readLabels(_ file: URL, _ classes: Int) throws -> [String] {

@@ -24,6 +24,13 @@ public struct SelfTestResult: Equatable, Sendable {
     public var passed: Bool { !frozenRouting && images.allSatisfy(\.passed) }
 }
 
+extension SelfTestResult {
+    /// Of an artifact whose functions, of which there is at least one, answered so: each must be right.
+    public init(ofFunctions results: [SelfTestResult]) {
+        self.init(images: results.flatMap(\.images), frozenRouting: results.contains(where: \.frozenRouting))
+    }
+}
+
 public enum SelfTest {
     /// Runs the golden images through `predictor`. PredictorError: it refuses one.
     public static func run(_ predictor: any Predictor, _ golden: Golden, _ spec: InputSpec) throws -> SelfTestResult {

@@ -17,8 +17,9 @@ public final class CompiledModel: OpenableModel {
         try? FileManager.default.removeItem(at: location)
     }
 
-    /// PredictorError: Core ML refuses it.
+    /// PredictorError: Core ML refuses it, or is too old for an artifact of several functions.
     public static func compile(_ package: ModelPackage) async throws -> CompiledModel {
+        _ = try MLModelConfiguration(.all, package.manifest.input.function) // it would not say that it is too old
         do {
             return CompiledModel(package, at: try await MLModel.compileModel(at: package.artifact))
         } catch {
@@ -28,7 +29,8 @@ public final class CompiledModel: OpenableModel {
 
     public func open(on computeUnits: ComputeUnits) throws -> any Predictor {
         do {
-            let model = try MLModel(contentsOf: location, configuration: MLModelConfiguration(computeUnits))
+            let configuration = try MLModelConfiguration(computeUnits, package.manifest.input.function)
+            let model = try MLModel(contentsOf: location, configuration: configuration)
             return try CoreMLPredictor(model, package.manifest, on: computeUnits)
         } catch let error as PredictorError {
             throw error
@@ -40,8 +42,12 @@ public final class CompiledModel: OpenableModel {
     public func computePlan(on computeUnits: ComputeUnits) async throws -> ComputePlan? {
         guard #available(iOS 17.4, macOS 14.4, *) else { return nil }
         do {
-            let modules = package.golden?.modules ?? []
-            return try await ComputePlan(ofModelAt: location, on: computeUnits, modules: modules)
+            return try await ComputePlan(
+                ofModelAt: location,
+                function: package.manifest.input.function,
+                on: computeUnits,
+                modules: package.golden?.modules ?? []
+            )
         } catch {
             throw PredictorError(cannot: "plan it on \(computeUnits.rawValue)", because: error)
         }
@@ -49,7 +55,8 @@ public final class CompiledModel: OpenableModel {
 }
 
 extension MLModelConfiguration {
-    convenience init(_ computeUnits: ComputeUnits) {
+    /// PredictorError: the system is too old to tell functions apart.
+    convenience init(_ computeUnits: ComputeUnits, _ function: String?) throws {
         self.init()
         switch computeUnits {
         case .all: self.computeUnits = .all
@@ -57,6 +64,15 @@ extension MLModelConfiguration {
         case .cpuAndGPU: self.computeUnits = .cpuAndGPU
         case .cpuOnly: self.computeUnits = .cpuOnly
         }
+        guard let function else { return } // the only one, which any system finds
+        #if compiler(>=6.0) // Xcode 16's, whose SDKs are the first to know functions
+        if #available(iOS 18.0, macOS 15.0, *) {
+            functionName = function
+            return
+        }
+        #endif
+        let needed = "iOS 18 or macOS 15, and to be built by Xcode 16"
+        throw PredictorError("several functions need \(needed); this is \(Device.os); export with one --image-size")
     }
 }
 #endif

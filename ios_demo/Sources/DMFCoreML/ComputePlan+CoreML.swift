@@ -6,13 +6,16 @@ import Foundation
 @available(iOS 17.4, macOS 14.4, *)
 extension ComputePlan {
     /// What Core ML means to run on which device. Constants, which it plans nothing for, are not counted.
-    init(ofModelAt location: URL, on computeUnits: ComputeUnits, modules: [TappedModule]) async throws {
-        let configuration = MLModelConfiguration(computeUnits)
+    init(
+        ofModelAt location: URL, function: String?, on computeUnits: ComputeUnits, modules: [TappedModule]
+    ) async throws {
+        let configuration = try MLModelConfiguration(computeUnits, function)
         let plan = try await MLComputePlan.load(contentsOf: location, configuration: configuration)
-        guard case .program(let program) = plan.modelStructure, let main = program.functions["main"] else {
-            throw PredictorError("it is no ML program with a function main")
+        let name = function ?? "main" // what the only one is called
+        guard case .program(let program) = plan.modelStructure, let planned = program.functions[name] else {
+            throw PredictorError("it is no ML program with a function \(name)")
         }
-        self.init(plan.operations(in: main.block), modules: modules)
+        self.init(plan.operations(in: planned.block), modules: modules)
     }
 }
 

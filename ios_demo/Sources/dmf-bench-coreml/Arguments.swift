@@ -11,6 +11,7 @@ struct UsageError: LocalizedError, Equatable {
 /// What the command was asked for.
 struct Arguments: Equatable {
     var package = ""
+    var function: String?
     var computeUnits = ComputeUnits.allCases
     var warmup = 10
     var repeats = 100
@@ -18,12 +19,14 @@ struct Arguments: Equatable {
     var help = false
 
     static let usage = """
-        usage: dmf-bench-coreml PACKAGE [--compute-units LIST] [--warmup N] [--repeats N] [--json FILE]
+        usage: dmf-bench-coreml PACKAGE [--function NAME] [--compute-units LIST] [--warmup N] [--repeats N]
+                                [--json FILE]
 
         Measure latency and memory of an exported Core ML package on this Mac: for each of the compute units it is
-        loaded, run on its golden vectors, and timed.
+        loaded, run on its golden vectors, and timed; so is each function of one that has several.
 
           PACKAGE               a folder dmf-export wrote with --format coreml
+          --function NAME       of a package that has several (default: all, one after the other)
           --compute-units LIST  of \(ComputeUnits.allCases.map(\.rawValue).joined(separator: ","))
                                 (default: all four, one after the other)
           --warmup N            untimed runs before the first sample (default: 10)
@@ -51,20 +54,25 @@ struct Arguments: Equatable {
                 }
                 return value
             }
-            switch flag {
-            case "--compute-units": computeUnits = try list(value())
-            case "--warmup": warmup = try wholeNumber(value(), flag, atLeast: 0)
-            case "--repeats": repeats = try wholeNumber(value(), flag, atLeast: 1)
-            case "--json": json = try value()
-            case "-h", "--help": help = true
-            default: throw UsageError(message: "unknown argument \"\(flag)\" (see --help)")
-            }
+            try take(flag, value)
         }
         if help { return }
         guard packages.count == 1 else {
             throw UsageError(message: "\(packages.count) packages were given, give one (see --help)")
         }
         package = packages[0]
+    }
+
+    private mutating func take(_ flag: String, _ value: () throws -> String) throws {
+        switch flag {
+        case "--function": function = try value()
+        case "--compute-units": computeUnits = try list(value())
+        case "--warmup": warmup = try wholeNumber(value(), flag, atLeast: 0)
+        case "--repeats": repeats = try wholeNumber(value(), flag, atLeast: 1)
+        case "--json": json = try value()
+        case "-h", "--help": help = true
+        default: throw UsageError(message: "unknown argument \"\(flag)\" (see --help)")
+        }
     }
 }
 

@@ -40,17 +40,19 @@ struct Command {
         guard let runtime else { throw PredictorError("Core ML runs on Apple devices, this is \(system)") }
         let file = try arguments.json.flatMap { $0 == "-" ? nil : try writable($0) }
         let package = try ModelPackage(contentsOf: URL(fileURLWithPath: arguments.package))
-        let model = try await runtime.compile(package)
-        let benchmark = try Benchmark(of: package, model: model, on: runtime.device) { true }
         var reports: [LatencyReport] = []
         var problems: [String] = []
-        for units in arguments.computeUnits {
-            do {
-                reports.append(
-                    try await benchmark.measure(units, warmup: arguments.warmup, repeats: arguments.repeats)
-                )
-            } catch {
-                problems.append("\(units.rawValue): \(error.oneLine)")
+        for function in try package.functions(named: arguments.function) {
+            let model = try await runtime.compile(function)
+            let benchmark = try Benchmark(of: function, model: model, on: runtime.device) { true }
+            for units in arguments.computeUnits {
+                do {
+                    reports.append(
+                        try await benchmark.measure(units, warmup: arguments.warmup, repeats: arguments.repeats)
+                    )
+                } catch {
+                    problems.append("\(function.manifest.name) on \(units.rawValue): \(error.oneLine)")
+                }
             }
         }
         if !reports.isEmpty {

@@ -7,6 +7,7 @@ final class ArgumentsTests: XCTestCase {
     func testDefaults() throws {
         let arguments = try Arguments(["build/tiny"])
         XCTAssertEqual(arguments.package, "build/tiny")
+        XCTAssertNil(arguments.function)
         XCTAssertEqual(arguments.computeUnits, [.all, .cpuAndNeuralEngine, .cpuAndGPU, .cpuOnly])
         XCTAssertEqual(arguments.warmup, 10)
         XCTAssertEqual(arguments.repeats, 100)
@@ -15,14 +16,15 @@ final class ArgumentsTests: XCTestCase {
 
     func testEveryArgumentIsRead() throws {
         var expected = try Arguments(["build/tiny"])
+        expected.function = "size_192"
         expected.computeUnits = [.cpuOnly, .all]
         expected.warmup = 0
         expected.repeats = 7
         expected.json = "a=b.json"
         let words = ["--compute-units", "cpu_only,all,cpu_only", "--warmup", "0", "build/tiny", "--repeats", "7"]
-        XCTAssertEqual(try Arguments(words + ["--json", "a=b.json"]), expected)
+        XCTAssertEqual(try Arguments(words + ["--json", "a=b.json", "--function", "size_192"]), expected)
         let joined = ["--compute-units=cpu_only,all", "--warmup=0", "--repeats=7", "--json=a=b.json", "build/tiny"]
-        XCTAssertEqual(try Arguments(joined), expected)
+        XCTAssertEqual(try Arguments(["--function=size_192"] + joined), expected)
     }
 
     func testHelpNeedsNoPackage() throws {
@@ -31,7 +33,7 @@ final class ArgumentsTests: XCTestCase {
     }
 
     func testTheUsageNamesEveryArgument() {
-        for word in ["PACKAGE", "--compute-units", "--warmup", "--repeats", "--json", "--help"] {
+        for word in ["PACKAGE", "--function", "--compute-units", "--warmup", "--repeats", "--json", "--help"] {
             XCTAssertTrue(Arguments.usage.contains("  \(word)") || Arguments.usage.contains(", \(word)"), word)
         }
         for units in ComputeUnits.allCases {

@@ -5,6 +5,7 @@ import XCTest
 
 final class CommandTests: XCTestCase {
     private let package = fixtures.appendingPathComponent("package-coreml").path
+    private let sizes = fixtures.appendingPathComponent("package-coreml-sizes").path
     private let file = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID().uuidString).json")
 
     override func tearDown() {
@@ -23,6 +24,25 @@ final class CommandTests: XCTestCase {
             XCTAssertEqual(Array(cells.prefix(3)), ["tiny-coreml-fp16", "Mac99,1", units.rawValue])
             XCTAssertEqual(Array(cells.suffix(5)), ["2.000", "2.000", "2.000", "5.000", "64"])
             XCTAssertEqual(line.count, lines[0].count)
+        }
+    }
+
+    func testEachFunctionIsMeasuredOrTheOneThatIsNamed() async throws {
+        let words = [sizes, "--repeats", "2", "--compute-units", "all,cpu_only", "--json", "-"]
+        let name = "tiny-coreml-sizes-fp16"
+        for (more, names, units) in [
+            (
+                [], ["\(name):main", "\(name):main", "\(name):size_6", "\(name):size_6"],
+                ["all", "cpu_only", "all", "cpu_only"]
+            ),
+            (["--function", "size_6"], ["\(name):size_6", "\(name):size_6"], ["all", "cpu_only"])
+        ] {
+            let result = await run(words + more)
+            XCTAssertEqual(result.code, 0)
+            let reports = try document(Data(result.output.joined().utf8))
+            XCTAssertEqual(reports.map { $0["package"] as? String }, names)
+            XCTAssertEqual(reports.map { $0["accelerator"] as? String }, units)
+            XCTAssertTrue(reports.allSatisfy { ($0["golden"] as? [String: Any])?["passed"] as? Bool == true })
         }
     }
 
@@ -54,12 +74,14 @@ final class CommandTests: XCTestCase {
         let words = [package, "--json", file.path, "--repeats", "2", "--compute-units", "all,cpu_only"]
         let result = await run(words, failing: [.all])
         XCTAssertEqual(result.code, 5)
-        XCTAssertEqual(result.complaints, ["dmf-bench-coreml: error: all: no such unit"])
+        XCTAssertEqual(result.complaints, ["dmf-bench-coreml: error: tiny-coreml-fp16 on all: no such unit"])
         XCTAssertEqual(try document(Data(contentsOf: file)).count, 1)
         let none = await run(words, failing: [.all, .cpuOnly])
         XCTAssertEqual(none.code, 5)
         XCTAssertEqual(none.output, [])
-        XCTAssertEqual(none.complaints, ["dmf-bench-coreml: error: all: no such unit; cpu_only: no such unit"])
+        XCTAssertEqual(none.complaints, [
+            "dmf-bench-coreml: error: tiny-coreml-fp16 on all: no such unit; tiny-coreml-fp16 on cpu_only: no such unit"
+        ])
     }
 
     func testWrongArgumentsAndPackagesEndWith2() async {
@@ -71,7 +93,15 @@ final class CommandTests: XCTestCase {
                 [package, "--json", "\(nowhere)/a.json"],
                 "--json: \(nowhere): no such folder; make it, or give another FILE"
             ),
-            ([package, "--json", package], "--json: \(package): is a folder; give a FILE")
+            ([package, "--json", package], "--json: \(package): is a folder; give a FILE"),
+            (
+                [package, "--function", "main"],
+                "tiny-coreml-fp16 has no function \"main\", it has but one; name none"
+            ),
+            (
+                [sizes, "--function", "size_192"],
+                "tiny-coreml-sizes-fp16 has no function \"size_192\", only: main, size_6"
+            )
         ] {
             let result = await run(words)
             XCTAssertEqual(result.code, 2, complaint)

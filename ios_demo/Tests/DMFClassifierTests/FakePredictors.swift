@@ -6,13 +6,18 @@ import XCTest
 let fakeRuntime = RuntimeInfo(name: "coreml", version: "macOS 15.1", computeUnits: .all)
 
 /// The tiny model in plain Swift: one dense layer with the weights `name` of the fixtures, summed in float32.
+///
+/// A smaller input meets the first rows of the weights.
 struct DensePredictor: Predictor {
     let runtime = fakeRuntime
     private let weights: [Float]
+    private let classes: Int
     private let spec: InputSpec
 
     init(_ name: String = "w") throws {
-        weights = try Fixtures.tensors("weights").tensor(name, .float32, rank: 2).floats
+        let tensor = try Fixtures.tensors("weights").tensor(name, .float32, rank: 2)
+        weights = tensor.floats
+        classes = tensor.shape[1]
         var spec = try Fixtures.openPackage().manifest.input
         spec.dtype = .float32
         spec.normalisationInGraph = false
@@ -21,7 +26,6 @@ struct DensePredictor: Predictor {
 
     func logits(for input: ModelInput) throws -> [Float] {
         let values = numbers(input)
-        let classes = weights.count / values.count
         var logits = [Float](repeating: 0, count: classes)
         for (row, value) in values.enumerated() {
             for column in 0..<classes { logits[column] += value * weights[row * classes + column] }

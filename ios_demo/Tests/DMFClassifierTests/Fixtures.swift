@@ -11,12 +11,15 @@ enum Fixtures {
 
     static let packageFolder = folder.appendingPathComponent("package-coreml")
 
+    /// Of two functions.
+    static let sizesFolder = folder.appendingPathComponent("package-coreml-sizes")
+
     static func openPackage() throws -> ModelPackage {
         try ModelPackage(contentsOf: packageFolder)
     }
 
-    static func manifest() throws -> JSON {
-        .object(try json(packageFolder.appendingPathComponent("manifest.json")))
+    static func manifest(of folder: URL = packageFolder) throws -> JSON {
+        .object(try json(folder.appendingPathComponent("manifest.json")))
     }
 
     static func statistics() throws -> [String: JSON] {
@@ -149,10 +152,12 @@ class FolderTestCase: XCTestCase {
     }
 
     /// A copy of the package whose files or manifest a test may change; the manifest is written again after it.
-    func copyPackage(_ change: (URL, inout JSON) throws -> Void = { _, _ in }) throws -> URL {
+    func copyPackage(
+        _ original: URL = Fixtures.packageFolder, _ change: (URL, inout JSON) throws -> Void = { _, _ in }
+    ) throws -> URL {
         let copy = folder.appendingPathComponent("package")
-        try FileManager.default.copyItem(at: Fixtures.packageFolder, to: copy)
-        var manifest = try Fixtures.manifest()
+        try FileManager.default.copyItem(at: original, to: copy)
+        var manifest = try Fixtures.manifest(of: original)
         try change(copy, &manifest)
         try manifest.data().write(to: copy.appendingPathComponent("manifest.json"))
         return copy

@@ -76,6 +76,18 @@ final class LatencyReportTests: XCTestCase {
         XCTAssertEqual(json["invalid_because"], .list([.text("wrong_answers")]))
     }
 
+    func testAFunctionIsReportedByItsName() async throws {
+        var names: [JSON?] = []
+        for function in try ModelPackage(contentsOf: Fixtures.sizesFolder).functions {
+            let predictor = try DensePredictor()
+            let benchmark = try Benchmark(of: function, model: FakeModel { _ in predictor }, on: device) { true }
+            let report = try await benchmark.measure(.all, warmup: 0, repeats: 1)
+            XCTAssertEqual(report.selfTest?.passed, true)
+            names.append(try written(report)["package"])
+        }
+        XCTAssertEqual(names, [.text("tiny-coreml-sizes-fp16:main"), .text("tiny-coreml-sizes-fp16:size_6")])
+    }
+
     func testWithoutGoldenVectorsThereIsNoVerdict() async throws {
         var report = try await measured(DensePredictor(), repeats: 1)
         report.selfTest = nil

@@ -12,19 +12,23 @@ final class ManifestTests: XCTestCase {
         XCTAssertEqual(manifest.model, ModelInfo(variant: "tiny", parameters: 960))
         XCTAssertEqual(manifest.checkpoint, Checkpoint(source: "seeded", pathName: nil, seed: 1))
         XCTAssertEqual(manifest.source, Source(commit: nil, dirty: nil))
-        XCTAssertEqual(manifest.logits, OutputSpec(name: "logits", shape: [1, 5], dtype: "float16"))
+        XCTAssertEqual(manifest.logits, OutputSpec(name: "logits", shape: [-1, 5], dtype: "float16"))
         XCTAssertEqual(manifest.outputs.map(\.name), ["logits", "label_probs", "label"])
         XCTAssertEqual(manifest.classes, 5)
         XCTAssertEqual(manifest.labels, "labels.txt")
         let output = OutputParity(name: "logits", maxAbsError: 1e-6, budgetMaxAbsError: 4e-3)
         XCTAssertEqual(manifest.parity, Parity(oracle: "numpy float64", passed: true, outputs: [output]))
+        XCTAssertEqual(manifest.golden, "golden.safetensors")
+        XCTAssertEqual(manifest.functions, [])
+        XCTAssertEqual(manifest.alone, [manifest])
         XCTAssertEqual(manifest.unchecked, ["Everything: the package is for tests"])
         XCTAssertEqual(manifest.files.map(\.role), [.golden, .labels, .artifact, .artifact, .artifact])
         XCTAssertEqual(manifest.files[0].path, "golden.safetensors")
         XCTAssertEqual(manifest.files[1].sizeBytes, 33)
         let input = InputSpec(
             name: "image",
-            shape: [1, 3, 8, 8],
+            function: nil,
+            shape: [-1, 3, 8, 8],
             layout: .nchw,
             dtype: .float32,
             mean: [0.485, 0.456, 0.406],
@@ -43,7 +47,8 @@ final class ManifestTests: XCTestCase {
             json["labels"] = .null
             json["source"] = try JSON(parsing: #"{"commit": "abc", "dirty": true}"#)
             json["checkpoint"] = try JSON(parsing: #"{"source": "file", "path_name": "a.pt", "seed": null}"#)
-            json["inputs"]?[0]?["shape"] = try JSON(parsing: "[-1, 3, 8, 8]")
+            json["inputs"]?[0]?["shape"] = try JSON(parsing: "[1, 3, 8, 8]")
+            json["inputs"]?[0]?["batches"] = .null
             json["inputs"]?[0]?["dtype"] = .text("image")
             json["inputs"]?[0]?["normalisation_in_graph"] = .bool(true)
             json["outputs"]?[0]?["dtype"] = .text("float32")
@@ -51,14 +56,17 @@ final class ManifestTests: XCTestCase {
         XCTAssertNil(manifest.labels)
         XCTAssertEqual(manifest.source, Source(commit: "abc", dirty: true))
         XCTAssertEqual(manifest.checkpoint, Checkpoint(source: "file", pathName: "a.pt", seed: nil))
+        XCTAssertEqual(manifest.input.shape, [1, 3, 8, 8])
         XCTAssertEqual(manifest.input.dtype, .image)
         XCTAssertTrue(manifest.input.normalisationInGraph)
         XCTAssertEqual(manifest.logits.dtype, "float32")
     }
 
     func testAnotherVersionIsRefused() throws {
-        try assertRefused("$.schema_version: is 2, must be 1; update the app, or export again") {
-            $0["schema_version"] = .int(2)
+        for version in [1, 3] {
+            try assertRefused("$.schema_version: is \(version), must be 2; update the app, or export again") {
+                $0["schema_version"] = .int(version)
+            }
         }
         try assertRefused("$.schema_version: is missing, must be an integer >= 0; export the package again") {
             $0["schema_version"] = nil
@@ -85,12 +93,12 @@ final class ManifestTests: XCTestCase {
 
     func testMissingFieldsAreNamed() throws {
         let fields = ["name", "format", "artifact", "target", "precision", "model", "checkpoint", "source", "inputs"]
-            + ["outputs", "labels", "parity", "unchecked", "files"]
+            + ["outputs", "labels", "parity", "functions", "unchecked", "files"]
         for field in fields {
             try assertNames("$.\(field): is missing, must be ") { $0[field] = nil }
         }
-        let inputFields = ["name", "shape", "layout", "dtype", "colour_order", "mean", "std", "resize", "crop"]
-            + ["normalisation_in_graph", "interpolation"]
+        let inputFields = ["name", "function", "shape", "batches", "layout", "dtype", "colour_order", "mean", "std"]
+            + ["resize", "crop", "normalisation_in_graph", "interpolation"]
         for field in inputFields {
             try assertNames("$.inputs[0].\(field): is missing, must be ") { $0["inputs"]?[0]?[field] = nil }
         }
@@ -117,6 +125,9 @@ final class ManifestTests: XCTestCase {
             ("crop", #""8x8""#, #"is "8x8", must be two integers >= 1"#),
             ("shape", "[-1, 8, 8, 3]", "is [-1,8,8,3], \(oneImage)"),
             ("shape", "[4, 3, 8, 8]", "is [4,3,8,8], \(oneImage)"),
+            ("batches", "[2, 4]", "is [2,4], must be null or a list with 1 in it, one image at a time"),
+            ("batches", "1", "is 1, must be null or a list with 1 in it, one image at a time"),
+            ("function", "1", "is 1, must be text or null"),
             ("layout", #""CHWN""#, #"is "CHWN", must be one of NCHW, NHWC"#),
             ("dtype", #""float16""#, #"is "float16", must be one of float32, image"#),
             ("dtype", #""image""#, nil),

@@ -15,6 +15,21 @@ final class SelfTestTests: XCTestCase {
         XCTAssertTrue((1e-8...1e-4).contains(result.worst.maxAbsError), "\(result)") // float32 sums
     }
 
+    func testEachFunctionIsJudgedByItsOwnGoldenVectors() throws {
+        let functions = try ModelPackage(contentsOf: Fixtures.sizesFolder).functions
+        let right = try functions.map { try run(DensePredictor(), $0) }
+        XCTAssertEqual(right.map(\.passed), [true, true])
+        let whole = SelfTestResult(ofFunctions: right)
+        XCTAssertTrue(whole.passed)
+        XCTAssertEqual(whole.images, right.flatMap(\.images))
+        let wrong = ChangedPredictor(try DensePredictor()) { _, _, logits in logits.map { $0 * 1.01 } }
+        for results in [[try run(wrong, functions[0]), right[1]], [right[0], try run(wrong, functions[1])]] {
+            XCTAssertFalse(SelfTestResult(ofFunctions: results).passed)
+        }
+        let frozen = SelfTestResult(ofFunctions: [right[0], try run(frozenPredictor(), functions[1])])
+        XCTAssertTrue(frozen.frozenRouting)
+    }
+
     /// The graph normalises: the predictor gets the picture, and answers the same.
     func testAnImageInputPassesToo() throws {
         var image = try spec
@@ -143,6 +158,10 @@ final class SelfTestTests: XCTestCase {
 
     private func run(_ predictor: any Predictor) throws -> SelfTestResult {
         try SelfTest.run(predictor, golden, spec)
+    }
+
+    private func run(_ predictor: any Predictor, _ function: ModelPackage) throws -> SelfTestResult {
+        try SelfTest.run(predictor, XCTUnwrap(function.golden), function.manifest.input)
     }
 
     private func assertFails(

@@ -138,7 +138,9 @@ def psnr_of(package, model, images):
 def test_every_format_has_every_precision(prepared, format):
     plans = [make_plan(prepared.model, format, precision=precision) for precision in PRECISIONS]
     assert [plan.precision for plan in plans] == ["fp32", "fp16", "w8", "w8a8"]
-    names = [f"dmf_nano-{format}", *(f"dmf_nano-{format}-{precision}" for precision in ("fp16", "w8", "w8a8"))]
+    default = "fp16" if format == "coreml" else "fp32"
+    assert make_plan(prepared.model, format).precision == default
+    names = [f"dmf_nano-{format}" + f"-{precision}" * (precision != default) for precision in PRECISIONS]
     assert [plan.name for plan in plans] == names
     assert [plan.in_half for plan in plans] == [False, *[format == "coreml"] * 3]
 

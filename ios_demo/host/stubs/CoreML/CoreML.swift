@@ -9,6 +9,8 @@ public final class MLModel: @unchecked Sendable { // = MLModel
 open class MLModelConfiguration { // = MLModelConfiguration
     public init() { fatalError() } // = +[MLModelConfiguration new]
     public var computeUnits: MLComputeUnits { get { fatalError() } set { fatalError() } } // = MLModelConfiguration.computeUnits
+    @available(iOS 18.0, macOS 15.0, *)
+    public var functionName: String? { get { fatalError() } set { fatalError() } } // = MLModelConfiguration.functionName
 }
 
 public enum MLComputeUnits: Int { // = MLComputeUnits

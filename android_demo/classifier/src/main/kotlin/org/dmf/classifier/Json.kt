@@ -75,6 +75,12 @@ internal class JsonFields(
         accept: (List<Int>) -> Boolean,
     ): List<Int> = field(name, allowed) { value -> elements(value, ::int32)?.takeIf(accept) }
 
+    fun intsOrNull(
+        name: String,
+        allowed: String,
+        accept: (List<Int>) -> Boolean,
+    ): List<Int>? = unlessNull(name) { ints(name, allowed, accept) }
+
     fun numbers(
         name: String,
         allowed: String,
@@ -91,6 +97,19 @@ internal class JsonFields(
         field(name, "a list of at least one object") { value ->
             elements(value) { it as? JSONObject }?.takeIf { it.isNotEmpty() }
         }.mapIndexed { index, element -> JsonFields(element, source, "$path.$name[$index]") }
+
+    /** PackageError: the field is not null. */
+    fun nothing(name: String) {
+        unlessNull(name) { field<Any>(name, "null") { null } }
+    }
+
+    /** PackageError: the field is not an empty list. */
+    fun emptyList(
+        name: String,
+        allowed: String,
+    ) {
+        field(name, allowed) { value -> (value as? JSONArray)?.takeIf { it.length() == 0 } }
+    }
 
     /** The value of a field, where [read] makes one of it. PackageError: it makes none, or there is no such field. */
     fun <T : Any> field(

@@ -103,7 +103,7 @@ data class Manifest(
     }
 }
 
-private const val SCHEMA_VERSION = 1L
+private const val SCHEMA_VERSION = 2L
 private val PRECISIONS = listOf("fp32", "fp16", "w8", "w8a8")
 private val CHECKPOINT_SOURCES = listOf("file", "seeded", "memory")
 private val ANY_TEXT = Regex(".+")
@@ -116,6 +116,7 @@ private fun manifest(json: JsonFields): Manifest {
         throw json.error("schema_version", "is $version, must be $SCHEMA_VERSION; update the app, or export again")
     }
     val format = format(json)
+    json.emptyList("functions", "an empty list, as artifacts for Android have but one function")
     val files = json.listOfFields("files").map(::packageFile)
     return Manifest(
         name = json.name("name"),
@@ -157,6 +158,8 @@ private fun inputSpec(json: JsonFields): InputSpec {
     val layout = json.choice("layout", Layout.entries) { it.name }
     json.choice("dtype", listOf("float32")) { it }
     json.choice("colour_order", listOf("RGB")) { it }
+    json.nothing("function")
+    json.intsOrNull("batches", "null or a list with 1 in it, one image at a time") { 1 in it }
     val (cropHeight, cropWidth) = json.ints("crop", "two integers >= 1") { it.size == 2 && it.min() >= 1 }
     val sides =
         when (layout) {

@@ -61,7 +61,11 @@ class ManifestTest {
 
     @Test
     fun anotherVersionIsRefused() {
-        assertRefused("$.schema_version: is 2, must be 1; update the app, or export again") { put("schema_version", 2) }
+        for (version in listOf(1, 3)) {
+            assertRefused("$.schema_version: is $version, must be 2; update the app, or export again") {
+                put("schema_version", version)
+            }
+        }
         assertRefused("$.schema_version: is missing, must be an integer >= 0; export the package again") {
             remove("schema_version")
         }
@@ -81,11 +85,11 @@ class ManifestTest {
     fun missingFieldsAreNamed() {
         val fields =
             listOf("name", "format", "artifact", "target", "precision", "model", "checkpoint", "source") +
-                listOf("inputs", "outputs", "labels", "parity", "unchecked", "files")
+                listOf("inputs", "outputs", "labels", "parity", "functions", "unchecked", "files")
         for (field in fields) assertNames("$.$field: is missing, must be ") { remove(field) }
         val inputFields =
             listOf("name", "shape", "layout", "dtype", "colour_order", "mean", "std", "normalisation_in_graph") +
-                listOf("resize", "crop", "interpolation")
+                listOf("resize", "crop", "interpolation", "function", "batches")
         for (field in inputFields) assertNames("$.inputs[0].$field: is missing, must be ") { input().remove(field) }
         for (field in listOf("path", "role", "sha256", "size_bytes")) {
             assertNames("$.files[1].$field: is missing, must be ") {
@@ -110,6 +114,10 @@ class ManifestTest {
         assertInputRefused(
             "shape: is [4,3,8,8], must be [1 or -1, 3, 8, 8], the crop in this layout, one image at a time",
         ) { put("shape", JSONArray("[4, 3, 8, 8]")) }
+        assertInputRefused("function: is \"main\", must be null") { put("function", "main") }
+        assertInputRefused("batches: is [2,4], must be null or a list with 1 in it, one image at a time") {
+            put("batches", JSONArray("[2, 4]"))
+        }
         assertInputRefused("layout: is \"CHWN\", must be one of NCHW, NHWC") { put("layout", "CHWN") }
         assertInputRefused("dtype: is \"image\", must be float32") { put("dtype", "image") }
         assertInputRefused("colour_order: is \"BGR\", must be RGB") { put("colour_order", "BGR") }
@@ -121,6 +129,21 @@ class ManifestTest {
         assertInputRefused("interpolation: is \"nearest\", must be one of bicubic, bilinear") {
             put("interpolation", "nearest")
         }
+    }
+
+    @Test
+    fun oneImageMayBeOneOfSomeBatches() {
+        val json = Fixtures.manifest().apply { input().put("batches", JSONArray("[1, 2, 4]")) }
+        assertEquals(Manifest.parse(Fixtures.manifest().toString()), Manifest.parse(json.toString()))
+    }
+
+    @Test
+    fun furtherFunctionsAreRefused() {
+        val allowed = "must be an empty list, as artifacts for Android have but one function; export the package again"
+        assertRefused("$.functions: is [{\"golden\":\"a\"}], $allowed") {
+            put("functions", JSONArray("[{\"golden\": \"a\"}]"))
+        }
+        assertRefused("$.functions: is null, $allowed") { put("functions", JSONObject.NULL) }
     }
 
     @Test
