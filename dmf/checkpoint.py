@@ -56,16 +56,7 @@ def save_checkpoint(model: DMF, path: str | Path, metadata: Mapping[str, str] | 
 
     Raises `ValueError` for another suffix, by which the file couldn't be read again.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: a checkpoint is saved as .safetensors")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        save_file(tensors, partial, {**(metadata or {}), "config": json.dumps(model.config.to_dict())})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(model.state_dict(), model.config.to_dict(), Path(path), metadata)
 
 
 def load_checkpoint(path: str | Path, variant: str | None = None) -> DMF:
@@ -82,27 +73,42 @@ def load_checkpoint(path: str | Path, variant: str | None = None) -> DMF:
         raise CheckpointError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    tensors, metadata = _read(path)
+    tensors, metadata = read_tensors(path)
     released = "config" not in metadata
     config = _upstream_config(path, tensors) if released else _own_config(path, metadata["config"])
-    if variant is not None and not _same_variant(config, VARIANTS[variant]):
-        names = [name for name, known in VARIANTS.items() if _same_variant(config, known)]
+    if variant is not None and not same_variant(config, VARIANTS[variant]):
+        names = [name for name, known in VARIANTS.items() if same_variant(config, known)]
         raise CheckpointError(f"{path}: holds {names[0] if names else 'a custom model'}, not {variant}")
     model = DMF(config)
     state = model.state_dict()
-    entries = _upstream_entries(state) if released else {k: (k, list(v.shape)) for k, v in state.items()}
-    _check(path, tensors, dict(entries.values()))
+    entries = upstream_entries(state) if released else {k: (k, list(v.shape)) for k, v in state.items()}
+    check_entries(path, tensors, dict(entries.values()))
     model.load_state_dict(state | {k: tensors[name].reshape(state[k].shape) for k, (name, _) in entries.items()})
     return model.eval()
 
 
 def checkpoint_classes(path: str | Path) -> tuple[str, ...] | None:
     """The names of the classes, where the checkpoint was trained by `dmf-train`. Raises `CheckpointError`."""
-    metadata = _read(Path(path))[1]
+    metadata = read_tensors(Path(path))[1]
     return tuple(json.loads(metadata["classes"])) if "classes" in metadata else None
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def write_tensors(
+    tensors: Mapping[str, Tensor], config: dict[str, Any], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """For `save_checkpoint`, of any network that has a config."""
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: a checkpoint is saved as .safetensors")
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    partial = path.with_name(path.name + ".partial")
+    try:
+        save_file(plain, partial, {**(metadata or {}), "config": json.dumps(config)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file in either container."""
     if path.suffix == ".safetensors":
         try:
@@ -163,7 +169,7 @@ def _upstream_config(path: Path, tensors: Mapping[str, Tensor]) -> DMFConfig:
     raise CheckpointError(f"{path}: stem.conv.weight is {stem}, as no variant's ({', '.join(VARIANTS)})")
 
 
-def _upstream_entries(state: Mapping[str, Tensor]) -> dict[str, tuple[str, list[int]]]:
+def upstream_entries(state: Mapping[str, Tensor]) -> dict[str, tuple[str, list[int]]]:
     """For every key here, key and shape in the released code, which anneals the temperature outside the state dict."""
     entries = {}
     for key, value in state.items():
@@ -176,7 +182,7 @@ def _upstream_entries(state: Mapping[str, Tensor]) -> dict[str, tuple[str, list[
     return entries
 
 
-def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, list[int]]) -> None:
+def check_entries(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, list[int]]) -> None:
     """`wanted` are shapes. Everything wrong is listed, by the file's own keys."""
     faults = []
     if missing := [k for k in wanted if k not in found]:
@@ -193,7 +199,7 @@ def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, list[in
         raise CheckpointError(f"{path}: " + "; ".join(faults))
 
 
-def _same_variant(a: DMFConfig, b: DMFConfig) -> bool:
+def same_variant(a: DMFConfig, b: DMFConfig) -> bool:
     return all(getattr(a, f.name) == getattr(b, f.name) for f in fields(DMFConfig) if f.name not in FREE_FIELDS)
 
 

@@ -16,7 +16,9 @@ shipped configs: {", ".join(path.stem for path in sorted(CONFIGS.glob("*.toml"))
 examples:
   dmf-train dmf_nano_digits --out build/digits
   dmf-train dmf_nano_digits --out build/digits --resume
+  dmf-train retinanet_dmf_nano_digits --out build/detector
   dmf-train dmf_xxs_imagenet --out runs/xxs --set data.path=/data/imagenet
+  dmf-train retinanet_dmf_s_coco --out runs/retinanet --set data.path=/data/coco --set model.backbone_weights=dmf_s.pth
   torchrun --nproc-per-node 8 -m dmf.training.cli dmf_s_imagenet --out runs/s --set data.path=/data/imagenet
 
 the run's folder: state.pt (to resume from), config.toml, metrics.csv, tensorboard/, and at the end
@@ -31,7 +33,7 @@ def build_parser() -> commandline.ArgumentParser:
     """The command's arguments."""
     parser = commandline.ArgumentParser(
         prog=PROG,
-        description="Train a Dynamic Mobile-Former by the paper's recipe.",
+        description="Train a Dynamic Mobile-Former, or a detector on one, by the paper's recipe.",
         epilog=EPILOG,
     )
     add = parser.add_argument

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import isfinite
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dmf.config import VARIANTS, DMFConfig
+from dmf.detection.config import DETECTORS
 from runtime.commandline import nearest
 from runtime.errors import UsageError
 
 CONFIGS = Path(__file__).parent / "configs"  # the shipped recipes
-# where the pictures lie and how many processes read them: a resumed run may do with others
-MOVABLE = frozenset({"data.path", "data.workers"})
+# where the files lie and how many processes read them: a resumed run may do with others
+MOVABLE = frozenset({"data.path", "data.workers", "model.backbone_weights"})
 
 
 def setting(allowed: str, holds: Callable[[Any], bool], **default: Any) -> Any:
@@ -63,7 +65,7 @@ class Section:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The variant, and the fields of `DMFConfig` in which the trained model differs from it.
+    """A classifier: the variant, and the fields of `DMFConfig` in which the trained model differs from it.
 
     `num_classes` is none of them: it is the data set's.
     """
@@ -72,9 +74,6 @@ class ModelConfig:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            known = ", ".join(VARIANTS)
-            raise UsageError(f"[model] variant is {self.variant!r}; known: {known}{nearest(self.variant, VARIANTS)}")
         if "num_classes" in self.changes:
             raise UsageError("[model] num_classes is the data set's number of classes; leave it out")
         known_fields = [f.name for f in fields(DMFConfig) if f.name != "num_classes"]
@@ -85,6 +84,9 @@ class ModelConfig:
                     f"{nearest(name, known_fields)}"
                 )
         self.network(1)
+
+    def to_table(self) -> dict[str, Any]:
+        return {"variant": self.variant, **self.changes}
 
     def network(self, num_classes: int) -> DMFConfig:
         """The network's config. Raises `UsageError`."""
@@ -177,6 +179,11 @@ class ScheduleConfig(Section):
     final_lr: float = setting("a number, at least 0", lambda v: v >= 0, default=0.0)
     temperature: float = setting("a number, at least 1", lambda v: v >= 1, default=1.0)  # of the first epoch
     temperature_epochs: int = whole(0, default=0)  # until it is 1
+    milestones: tuple[int, ...] = setting(  # epochs after each of which the rate falls to a tenth; none: half a cosine
+        "a list of increasing whole numbers, each at least 1",
+        lambda v: min(v, default=1) > 0 and list(v) == sorted({*v}),
+        default=(),
+    )
 
 
 @dataclass(frozen=True)
@@ -198,19 +205,16 @@ class RunConfig(Section):
     checkpoint_steps: int = whole(0, default=0)  # between checkpoints; one is written after every epoch in any case
 
 
-SECTIONS: dict[str, Any] = {
-    s.title: s
-    for s in (DataConfig, AugmentConfig, SamplerConfig, OptimizerConfig, ScheduleConfig, EMAConfig, RunConfig)
-}
-
-
 @dataclass(frozen=True)
-class TrainingConfig:
-    """A whole run. Raises `UsageError` for sections that contradict each other."""
+class TrainingConfig(ABC):
+    """A whole run. Raises `UsageError` for sections that contradict each other.
 
-    model: ModelConfig
-    data: DataConfig
-    augment: AugmentConfig
+    The first three sections are those of the task: `ClassificationConfig`, or detection_config.py's.
+    """
+
+    model: Any
+    data: Any
+    augment: Any
     sampler: SamplerConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
@@ -218,7 +222,7 @@ class TrainingConfig:
     run: RunConfig
 
     def __post_init__(self) -> None:
-        schedule, sampler, network = self.schedule, self.sampler, self.model.network(1)
+        schedule, sampler = self.schedule, self.sampler
         if schedule.warmup_epochs >= schedule.epochs:
             raise UsageError(
                 f"[schedule] warmup_epochs is {schedule.warmup_epochs}; it must be below epochs, {schedule.epochs}"
@@ -235,38 +239,55 @@ class TrainingConfig:
             )
         if schedule.final_lr > self.optimizer.lr:
             raise UsageError(f"[schedule] final_lr is {schedule.final_lr}; [optimizer] lr is only {self.optimizer.lr}")
+        if schedule.milestones and (schedule.final_lr or schedule.milestones[-1] >= schedule.epochs):
+            raise UsageError(
+                f"[schedule] milestones is {list(schedule.milestones)}; each must be below epochs, {schedule.epochs}, "
+                "and final_lr, which is the cosine's, left out"
+            )
         if sampler.batch_size % sampler.accumulate:
             raise UsageError(
                 f"[sampler] batch_size {sampler.batch_size} can't be split into accumulate = {sampler.accumulate}"
             )
-        for size in sampler.sizes:
-            if size % network.stride:
-                raise UsageError(f"[sampler] sizes has {size}; each must be a multiple of {network.stride}")
-            if sampler.batch_size / sampler.accumulate * (network.image_size / size) ** 2 < 2:
-                raise UsageError(
-                    f"[sampler] batch_size {sampler.batch_size} leaves fewer than 2 pictures of {size} x {size} px "
-                    "in a batch, which batch norm needs"
-                )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingConfig":
-        """From parsed TOML, or what `to_dict` gave. Raises `UsageError`."""
-        known = ["model", *SECTIONS]
+    @abstractmethod
+    def model_from(cls, variant: str, changes: Mapping[str, Any]) -> Any:
+        """The section [model]. Raises `UsageError`."""
+
+    @classmethod
+    @abstractmethod
+    def sections(cls) -> dict[str, type[Section]]:
+        """All others, by their titles."""
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "TrainingConfig":
+        """From parsed TOML, or what `to_dict` gave; the variant decides on the task. Raises `UsageError`."""
+        from dmf.training.detection_config import DetectionConfig  # which derives from this class
+
         for name, table in values.items():
-            if name not in known:
-                raise UsageError(f"no section [{name}]; known: {', '.join(known)}{nearest(name, known)}")
             if not isinstance(table, Mapping):
                 raise UsageError(f"{name} is {table!r}; it must be a section, [{name}]")
         changes = {k: as_a(v, tuple[Any, ...]) for k, v in values.get("model", {}).items()}
-        if "variant" not in changes:
-            raise UsageError(f"[model] variant is missing; known: {', '.join(VARIANTS)}")
-        model = ModelConfig(changes.pop("variant"), changes)
-        return cls(model, **{name: section.from_table(values.get(name, {})) for name, section in SECTIONS.items()})
+        variant, known = changes.pop("variant", None), [*VARIANTS, *DETECTORS]
+        if variant is None:
+            raise UsageError(f"[model] variant is missing; known: {', '.join(known)}")
+        if variant not in known:
+            near = nearest(variant, known) if isinstance(variant, str) else ""
+            raise UsageError(f"[model] variant is {variant!r}; known: {', '.join(known)}{near}")
+        task: type[TrainingConfig] = DetectionConfig if variant in DETECTORS else ClassificationConfig
+        sections = task.sections()
+        for name in values:
+            if name not in ("model", *sections):
+                raise UsageError(
+                    f"no section [{name}]; known: model, {', '.join(sections)}{nearest(name, ['model', *sections])}"
+                )
+        model = task.model_from(variant, changes)
+        return task(model, **{name: section.from_table(values.get(name, {})) for name, section in sections.items()})
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Section -> field -> value as TOML and JSON can hold it; fields that are None are left out."""
-        tables: dict[str, dict[str, Any]] = {"model": {"variant": self.model.variant, **self.model.changes}}
-        for name in SECTIONS:
+        tables: dict[str, dict[str, Any]] = {"model": self.model.to_table()}
+        for name in self.sections():
             section = getattr(self, name)
             tables[name] = {f.name: getattr(section, f.name) for f in fields(section)}
         return {name: {k: plain(v) for k, v in table.items() if v is not None} for name, table in tables.items()}
@@ -277,6 +298,44 @@ class TrainingConfig:
             f"[{name}]\n" + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in table.items())
             for name, table in self.to_dict().items()
         )
+
+
+COMMON: tuple[type[Section], ...] = (SamplerConfig, OptimizerConfig, ScheduleConfig, EMAConfig, RunConfig)
+
+
+def by_title(*own: type[Section]) -> dict[str, type[Section]]:
+    """A task's own sections and those of every task."""
+    sections: tuple[type[Section], ...] = (*own, *COMMON)
+    return {section.title: section for section in sections}
+
+
+@dataclass(frozen=True)
+class ClassificationConfig(TrainingConfig):
+    """A run that trains a classifier."""
+
+    model: ModelConfig
+    data: DataConfig
+    augment: AugmentConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sampler, network = self.sampler, self.model.network(1)
+        for size in sampler.sizes:
+            if size % network.stride:
+                raise UsageError(f"[sampler] sizes has {size}; each must be a multiple of {network.stride}")
+            if sampler.batch_size / sampler.accumulate * (network.image_size / size) ** 2 < 2:
+                raise UsageError(
+                    f"[sampler] batch_size {sampler.batch_size} leaves fewer than 2 pictures of {size} x {size} px "
+                    "in a batch, which batch norm needs"
+                )
+
+    @classmethod
+    def model_from(cls, variant: str, changes: Mapping[str, Any]) -> ModelConfig:
+        return ModelConfig(variant, changes)
+
+    @classmethod
+    def sections(cls) -> dict[str, type[Section]]:
+        return by_title(DataConfig, AugmentConfig)
 
 
 def read(source: str, changes: Sequence[str] = ()) -> TrainingConfig:

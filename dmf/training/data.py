@@ -6,12 +6,15 @@ becomes an upright RGB picture of 8 bits; what is transparent in it shows white,
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import Generator, Tensor
 
 from runtime.commandline import nearest
 from runtime.errors import UsageError
@@ -33,16 +36,35 @@ class UnreadableImage(UsageError):
         self.path = path
 
 
-class Images(ABC):
-    """Pictures 0 to N - 1 and their labels, which are indices into `classes`.
+class Examples(ABC):
+    """Pictures 0 to N - 1 and what is known about each; `classes` are the names that labels count.
 
     `skipped` names each unreadable file met so far and says what is wrong with it, where `skip_unreadable`; the loader
     fills it (sampler.py).
     """
 
-    def __init__(self, classes: tuple[str, ...], labels: list[int], skip_unreadable: bool = False) -> None:
-        self.classes, self.labels, self.skip_unreadable = classes, labels, skip_unreadable
+    def __init__(self, classes: tuple[str, ...], skip_unreadable: bool = False) -> None:
+        self.classes, self.skip_unreadable = classes, skip_unreadable
         self.skipped: dict[str, str] = {}
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def sample(self, index: int, transform: Callable[..., Any], size: int, generator: Generator) -> tuple[Tensor, Any]:
+        """The model's input (3, H, W) and what is known about it. Raises `UnreadableImage`."""
+
+    @abstractmethod
+    def batch(self, samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
+        """Samples, at least one, as one batch: images (B, 3, H, W), and what is known about them."""
+
+
+class Images(Examples):
+    """Labelled pictures: `labels` are indices into `classes`."""
+
+    def __init__(self, classes: tuple[str, ...], labels: list[int], skip_unreadable: bool = False) -> None:
+        super().__init__(classes, skip_unreadable)
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,12 +73,23 @@ class Images(ABC):
     def picture(self, index: int) -> Image.Image:
         """Upright, in RGB. Raises `UnreadableImage`."""
 
+    def sample(self, index: int, transform: Callable[..., Any], size: int, generator: Generator) -> tuple[Tensor, int]:
+        """`transform(picture, size, generator)` and the label."""
+        return transform(self.picture(index), size, generator), self.labels[index]
 
-class Splits(NamedTuple):
+    def batch(self, samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Tensor]:
+        """-> images (B, 3, s, s), labels (B,) int64"""
+        return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
+
+
+E = TypeVar("E", bound=Examples, covariant=True)
+
+
+class Splits(NamedTuple, Generic[E]):
     """Of the same classes, with no picture in both."""
 
-    train: Images
-    heldout: Images
+    train: E
+    heldout: E
 
 
 class Digits(Images):
@@ -81,7 +114,7 @@ class ImageFolder(Images):
         return read_picture(self.paths[index])
 
 
-def load(config: "DataConfig") -> Splits:
+def load(config: "DataConfig") -> Splits[Images]:
     """The data set that `config` names.
 
     UsageError: an unknown name, no path, a folder that is missing, has fewer than two classes or a class without
@@ -107,7 +140,7 @@ def load(config: "DataConfig") -> Splits:
     return Splits(train, heldout)
 
 
-def digits(heldout_share: float, split_seed: int) -> Splits:
+def digits(heldout_share: float, split_seed: int) -> Splits[Digits]:
     """scikit-learn's 1797 digits of 8 x 8; every class is held out to the same share. UsageError: an unusable share."""
     bunch = require("sklearn.datasets", extra="train").load_digits()
     split = require("sklearn.model_selection", extra="train").train_test_split

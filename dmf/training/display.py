@@ -40,15 +40,14 @@ class Display:
         """Show the bar; what was done before a resume is no measure of speed."""
         self.task = self.bar.add_task("training", total=self.epochs, completed=epochs_done, text="")
 
-    def step(self, epochs_done: float, loss: float, accuracy: float, images_per_second: float) -> None:
+    def step(self, epochs_done: float, progress: str, images_per_second: float) -> None:
         assert self.task is not None, "begin comes first"
-        text = f"loss {loss:.3f}, train {accuracy:.1%}, {images_per_second:.0f} images/s"
-        self.bar.update(self.task, completed=epochs_done, text=text)
+        self.bar.update(self.task, completed=epochs_done, text=f"{progress}, {images_per_second:.0f} images/s")
 
     def epoch(self, row: EpochMetrics, seconds_left: float) -> None:
         self.note(
-            f"epoch {row.epoch}/{self.epochs}: loss {row.train_loss:.3f}, train {row.train_accuracy:.1%}, "
-            f"held out {row.heldout_accuracy:.2%}, {row.images_per_second:.0f} images/s, {seconds_left:.0f} s left"
+            f"epoch {row.epoch}/{self.epochs}: {row.text}, "
+            f"{row.images_per_second:.0f} images/s, {seconds_left:.0f} s left"
         )
 
     def note(self, text: str) -> None:

@@ -8,7 +8,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 
-import dmf
 from dmf.model import GRN
 from dmf.training.config import EMAConfig, OptimizerConfig
 from dmf.training.schedule import ema_decay
@@ -16,7 +15,7 @@ from dmf.training.schedule import ema_decay
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, GRN)
 
 
-def adamw(model: dmf.DMF, config: OptimizerConfig) -> AdamW:
+def adamw(model: nn.Module, config: OptimizerConfig) -> AdamW:
     """AdamW whose weight decay leaves out norms, biases and the tokens; the learning rate is set at each step."""
     groups: list[dict[str, Any]] = [
         {"params": decayed(model), "weight_decay": config.weight_decay},
@@ -25,7 +24,7 @@ def adamw(model: dmf.DMF, config: OptimizerConfig) -> AdamW:
     return AdamW(groups, lr=config.lr, betas=config.betas)
 
 
-def undecayed(model: dmf.DMF) -> list[nn.Parameter]:
+def undecayed(model: nn.Module) -> list[nn.Parameter]:
     """Scales and shifts of norms, every bias, the tokens."""
     return [
         parameter
@@ -35,7 +34,7 @@ def undecayed(model: dmf.DMF) -> list[nn.Parameter]:
     ]
 
 
-def decayed(model: dmf.DMF) -> list[nn.Parameter]:
+def decayed(model: nn.Module) -> list[nn.Parameter]:
     """The weights of linear layers and convolutions, agnostic kernels and kernel banks."""
     left_out = {id(parameter) for parameter in undecayed(model)}
     return [parameter for parameter in model.parameters() if id(parameter) not in left_out]
@@ -44,10 +43,10 @@ def decayed(model: dmf.DMF) -> list[nn.Parameter]:
 class Average(AveragedModel):
     """A copy of a model, in eval mode, that follows it."""
 
-    module: dmf.DMF
+    module: nn.Module
 
 
-def averaged(model: dmf.DMF, config: EMAConfig) -> Average:
+def averaged(model: nn.Module, config: EMAConfig) -> Average:
     """The exponential moving average of `model`; the first update copies it.
 
     Batch norm's statistics are averaged like the weights, because the average's features are not the model's.

@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-import dmf
 from dmf.training import metrics, state
 from dmf.training.config import TrainingConfig
-from dmf.training.data import load
 from dmf.training.display import Display
 from dmf.training.distributed import Processes
 from dmf.training.loop import NotFinite, Trainer
@@ -56,7 +54,7 @@ def train(config: TrainingConfig, out: Path, processes: Processes, *, resume: bo
             f"{out} holds a run already ({used[0]}); add --resume to go on with it, or choose another --out"
         )
     # joins the processes, so that none of them can have looked above for files after the first began to write
-    trainer = Trainer(config, load(config.data), processes)
+    trainer = Trainer(config, None, processes)
     if saved is not None:
         trainer.resume(saved)
         folder.good = trainer.at.steps
@@ -93,7 +91,7 @@ def drive(trainer: Trainer, folder: Folder, display: Display, *, resumed: bool) 
 
     def after_epoch(row: EpochMetrics) -> None:
         if board is not None:
-            metrics.write_csv(folder.path / "metrics.csv", trainer.history)
+            metrics.write_csv(folder.path / "metrics.csv", trainer.task.row, trainer.history)
             board.add(row)
         for path in sorted(trainer.skipped.keys() - known):
             display.note(f"skipped ({len(trainer.skipped)} so far): {trainer.skipped[path]}")
@@ -106,7 +104,7 @@ def drive(trainer: Trainer, folder: Folder, display: Display, *, resumed: bool) 
             state.write_whole(folder.path / "config.toml", trainer.config.to_toml().encode())
             if not resumed:
                 checkpoint()  # so that there is always a last good one
-            metrics.write_csv(folder.path / "metrics.csv", trainer.history)
+            metrics.write_csv(folder.path / "metrics.csv", trainer.task.row, trainer.history)
             board = metrics.TensorBoard(folder.path / "tensorboard", trainer.history)
         display.begin(trainer.at.epoch)
         trainer.run(checkpoint, display.step, after_epoch)
@@ -118,13 +116,11 @@ def drive(trainer: Trainer, folder: Folder, display: Display, *, resumed: bool) 
 def finish(trainer: Trainer, out: Path) -> dict[str, Any]:
     """Write the curves, the averaged weights of the last step and the summary, which is returned.
 
-    The weights are never chosen by their held-out accuracy, so that this accuracy stays an honest estimate.
+    The weights are never chosen by what they reach on the held-out pictures, so that this stays an honest estimate.
     """
-    last, config = trainer.history[-1], trainer.config
+    last, config, task = trainer.history[-1], trainer.config, trainer.task
     summary = {
-        "heldout_accuracy": last.heldout_accuracy,
-        "heldout_correct": last.heldout_correct,
-        "heldout_images": last.heldout_images,
+        **task.summary(last),
         "train_images": len(trainer.splits.train),
         "unreadable_images": len(trainer.skipped),
         "epochs": last.epoch,
@@ -137,9 +133,9 @@ def finish(trainer: Trainer, out: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "config": config.to_dict(),
     }
-    metrics.write_curves(out / "curves.png", trainer.history, f"{config.model.variant}, {config.data.name}")
+    metrics.write_curves(out / "curves.png", trainer.history, task.title)
     metadata = {"training": json.dumps(summary), "classes": json.dumps(trainer.splits.train.classes)}
-    dmf.save_checkpoint(trainer.average.module, out / MODEL, metadata)
+    task.save(trainer.average.module, out / MODEL, metadata)
     state.write_whole(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 

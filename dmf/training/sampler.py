@@ -6,18 +6,17 @@ workers nor an interruption changes what a picture looks like or which batch it 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import gcd
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dmf.training.data import Images, UnreadableImage
+from dmf.training.data import Examples, UnreadableImage
 from runtime.errors import UsageError
 
-Transform = Callable[[Image.Image, int, Generator], Tensor]
+Transform = Callable[..., Any]  # as `Examples.sample` calls it
 UNREADABLE_IN_A_ROW = 100  # then it is not a broken file but, say, a disk that went away
 
 
@@ -97,34 +96,37 @@ class InOrder:
 
 
 class Sample(NamedTuple):
-    """None and the first reason in `unreadable` where there is no image."""
+    """What `Examples.sample` gave, or None and the first reason in `unreadable`."""
 
-    image: Tensor | None
-    label: int
+    content: tuple[Tensor, Any] | None
     unreadable: dict[str, str]
 
 
 class Samples(Dataset[Sample]):
     """(index, size) -> Sample. An unreadable picture is replaced by the next one, or None if not `replace`."""
 
-    def __init__(self, images: Images, transform: Transform, seed: int, epoch: int, replace: bool) -> None:
-        self.images, self.transform, self.seed, self.epoch, self.replace = images, transform, seed, epoch, replace
+    def __init__(self, examples: Examples, transform: Transform, seed: int, epoch: int, replace: bool) -> None:
+        self.examples, self.transform, self.seed, self.epoch, self.replace = examples, transform, seed, epoch, replace
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         index, size = item
         unreadable: dict[str, str] = {}
-        for step in range(min(UNREADABLE_IN_A_ROW, len(self.images)) if self.replace else 1):
-            at = (index + step) % len(self.images)
+        for step in range(min(UNREADABLE_IN_A_ROW, len(self.examples)) if self.replace else 1):
+            at = (index + step) % len(self.examples)
+            generator = generator_of(self.seed, self.epoch, index)
             try:
-                picture = self.images.picture(at)
+                return Sample(self.examples.sample(at, self.transform, size, generator), unreadable)
             except UnreadableImage as error:
                 unreadable[error.path] = str(error)
-                if not self.images.skip_unreadable:
+                if not self.examples.skip_unreadable:
                     break
-            else:
-                image = self.transform(picture, size, generator_of(self.seed, self.epoch, index))
-                return Sample(image, self.images.labels[at], unreadable)
-        return Sample(None, -1, unreadable)
+        return Sample(None, unreadable)
+
+    def collate(self, samples: list[Sample]) -> tuple[tuple[Tensor, Any] | None, dict[str, str], int]:
+        """-> the batch if it has any image, the unreadable files, how many samples have no image"""
+        found = [sample.content for sample in samples if sample.content is not None]
+        unreadable = {path: reason for sample in samples for path, reason in sample.unreadable.items()}
+        return self.examples.batch(found) if found else None, unreadable, len(samples) - len(found)
 
 
 def generator_of(seed: int, epoch: int, index: int) -> Generator:
@@ -133,43 +135,36 @@ def generator_of(seed: int, epoch: int, index: int) -> Generator:
     return Generator().manual_seed(int(state[0]))
 
 
-def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, dict[str, str], int]:
-    """-> images (b, 3, s, s), labels (b,) int64, the unreadable files, how many samples have no image"""
-    found = [(sample.image, sample.label) for sample in samples if sample.image is not None]
-    images = torch.stack([image for image, _ in found]) if found else torch.empty(0)
-    unreadable = {path: reason for sample in samples for path, reason in sample.unreadable.items()}
-    return images, torch.tensor([label for _, label in found]), unreadable, len(samples) - len(found)
-
-
 def loader(
-    images: Images,
+    examples: Examples,
     transform: Transform,
     batches: Batches,
     seed: int,
     workers: int,
     start: int = 0,
     replace: bool = True,
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """The batches of one epoch from number `start` on: images (b, 3, s, s) and labels (b,) int64.
+) -> Iterable[tuple[Tensor, Any]]:
+    """The batches of one epoch from number `start` on, as `examples.batch` makes them.
 
-    Where `images.skip_unreadable`, an unreadable picture is replaced by the next readable one, or left out if not
-    `replace` (in an evaluation, which must count none twice), and named in `images.skipped`. UsageError, while it is
+    Where `examples.skip_unreadable`, an unreadable picture is replaced by the next readable one, or left out if not
+    `replace` (in an evaluation, which must count none twice), and named in `examples.skipped`. UsageError, while it is
     iterated: a picture that is unreadable and must not be, or `UNREADABLE_IN_A_ROW` with none readable between them.
     """
+    samples = Samples(examples, transform, seed, batches.epoch, replace)
     loaded: DataLoader[Sample] = DataLoader(
-        Samples(images, transform, seed, batches.epoch, replace),
+        samples,
         batch_sampler=list(batches)[start:],
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=samples.collate,
         pin_memory=torch.cuda.is_available(),
         generator=Generator(),  # or else each epoch draws from the global one, from which dropout draws
     )
-    for pictures, labels, unreadable, missing in loaded:
+    for batch, unreadable, missing in loaded:
         # raised here since an error raised in a worker arrives as a traceback in a string
-        if unreadable and not images.skip_unreadable:
+        if unreadable and not examples.skip_unreadable:
             raise UsageError(next(iter(unreadable.values())))
-        images.skipped.update(unreadable)
+        examples.skipped.update(unreadable)
         if missing and replace:
             raise UsageError(f"{missing} times no picture could be read, last: {list(unreadable.values())[-1]}")
-        if len(labels):
-            yield pictures, labels
+        if batch is not None:
+            yield batch

@@ -8,10 +8,15 @@ from dmf.training.config import EMAConfig, ScheduleConfig
 def learning_rate(schedule: ScheduleConfig, peak: float, t: float) -> float:
     """Linear from 0 to `peak` over the warm-up, then half a cosine down to `final_lr` at the last epoch's end.
 
+    With milestones, instead of the cosine: a tenth of what it was in every epoch after the first `milestones[0]`, and
+    so on.
+
     `t` is how many epochs are done with the step that takes this rate, so no step has rate 0.
     """
     if t < schedule.warmup_epochs:
         return peak * t / schedule.warmup_epochs
+    if schedule.milestones:
+        return peak * 0.1 ** sum(t > milestone for milestone in schedule.milestones)
     share = (t - schedule.warmup_epochs) / (schedule.epochs - schedule.warmup_epochs)
     return schedule.final_lr + (peak - schedule.final_lr) * (1 + cos(pi * share)) / 2
 

@@ -9,7 +9,7 @@ import torch
 
 from runtime.errors import CommandError, UsageError
 
-FORMAT = 1
+FORMAT = 2
 PARTIAL = ".partial"
 
 

@@ -113,5 +113,5 @@ def test_unusable_files(scratch, monkeypatch):
         state.load(path)
     assert not (scratch / "executed").exists()
     torch.save({"format": 0}, path)
-    with pytest.raises(UsageError, match=r"state.pt: not a run's checkpoint of format 1"):
+    with pytest.raises(UsageError, match=r"state.pt: not a run's checkpoint of format 2"):
         state.load(path)

@@ -18,7 +18,7 @@ from dmf.training import cli, loop, state
 from dmf.training.augment import eval_transform
 from dmf.training.config import TrainingConfig
 from dmf.training.data import load
-from dmf.training.metrics import EpochMetrics, TensorBoard, write_curves
+from dmf.training.metrics import ClassificationMetrics, TensorBoard, write_curves
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_bad_arguments(command, scratch):
 
 
 def test_history_of_one_epoch(scratch):
-    row = EpochMetrics(1, 2, 3.0, 4.0, 5.0, 0.6, 7.0, 0.8, 9, 10, 11.0, 12.0)
+    row = ClassificationMetrics(1, 2, 3.0, 4.0, 5.0, 0.6, 7.0, 0.8, 9, 10, 11.0, 12.0)
     write_curves(scratch / "curves.png", [row], "one")
     assert Image.open(scratch / "curves.png").size == (1200, 800)
     board = TensorBoard(scratch / "tensorboard", [row])
