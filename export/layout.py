@@ -59,6 +59,12 @@ class Layout(Protocol):
     def pool(self, x: Tensor) -> Tensor:
         """Mean over space -> (B, C)"""
 
+    def upsample(self, x: Tensor) -> Tensor:
+        """Twice as high and wide, every value four times."""
+
+    def places(self, x: Tensor) -> Tensor:
+        """A feature map -> (B, HW, C), row by row"""
+
     def spatial_norm(self, x: Tensor) -> Tensor:
         """L2 norm over space -> (B, C)"""
 
@@ -133,6 +139,12 @@ class NCHW:
 
     def pool(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
+
+    def upsample(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+    def places(self, x: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2)
 
     def spatial_norm(self, x: Tensor) -> Tensor:
         return torch.linalg.vector_norm(x, dim=(2, 3))
@@ -218,6 +230,13 @@ class NHWC:
 
     def pool(self, x: Tensor) -> Tensor:
         return x.mean((1, 2))
+
+    def upsample(self, x: Tensor) -> Tensor:
+        # as `conv`: the permutations are the converter's own
+        return F.interpolate(x.permute(0, 3, 1, 2), scale_factor=2.0, mode="nearest").permute(0, 2, 3, 1)
+
+    def places(self, x: Tensor) -> Tensor:
+        return x.flatten(1, 2)
 
     def spatial_norm(self, x: Tensor) -> Tensor:
         return (x * x).sum((1, 2)).sqrt()

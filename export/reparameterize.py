@@ -50,7 +50,31 @@ def reparameterize(model: nn.Module) -> nn.Module:
 
 def reparameterize_dmf(model: DMF) -> static.StaticDMF:
     source = copy.deepcopy(model).double()
-    lite, head = source.lite_bottleneck, source.head
+    head, tokens = source.head, source.config.num_tokens
+    stem, blocks = fold_blocks(source, kept=tokens)
+    graph = static.StaticDMF(
+        stem=stem,
+        blocks=blocks,
+        feature_blocks=source.config.feature_blocks,
+        end_cross=fold_cross(source.end_mobile2former, source.tokens[0]),
+        end_former=fold_former(source.end_former, tokens, kept=1),
+        end_conv=fold_dynamic(source.end_conv, source.end_bn),
+        fc1=static.linear(head.fc1.weight, head.fc1.bias),
+        fc2=static.linear(head.fc2.weight, head.fc2.bias),
+    )
+    return graph.to(next(model.parameters()).dtype).eval()
+
+
+def reparameterize_backbone(model: DMF) -> static.StaticBackbone:
+    """Of a DMF without end modules and head, which reads but the first of the tokens in the end."""
+    source = copy.deepcopy(model).double()
+    graph = static.StaticBackbone(*fold_blocks(source, kept=1), source.config.feature_blocks)
+    return graph.to(next(model.parameters()).dtype).eval()
+
+
+def fold_blocks(source: DMF, kept: int) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """Stem and blocks; of the last block's tokens as many are computed as are `kept`."""
+    lite = source.lite_bottleneck
     stem = [
         fold_bn(source.stem.conv, source.stem.bn),
         fold_bn(lite.pw_conv1, lite.bn1),
@@ -65,17 +89,9 @@ def reparameterize_dmf(model: DMF) -> static.StaticDMF:
             if i
             else fold_first_cross(block.mobile2former, source.tokens[0])
         )
-        blocks.append(fold_block(block, cross, source.config.num_tokens))
-    graph = static.StaticDMF(
-        stem=nn.ModuleList(stem),
-        blocks=nn.ModuleList(blocks),
-        end_cross=fold_cross(source.end_mobile2former, source.tokens[0]),
-        end_former=fold_former(source.end_former, source.config.num_tokens, kept=1),
-        end_conv=fold_dynamic(source.end_conv, source.end_bn),
-        fc1=static.linear(head.fc1.weight, head.fc1.bias),
-        fc2=static.linear(head.fc2.weight, head.fc2.bias),
-    )
-    return graph.to(next(model.parameters()).dtype).eval()
+        is_last = i == len(source.blocks) - 1
+        blocks.append(fold_block(block, cross, source.config.num_tokens, kept if is_last else source.config.num_tokens))
+    return nn.ModuleList(stem), nn.ModuleList(blocks)
 
 
 def bn_scale_and_shift(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -178,7 +194,7 @@ def fold_ffn(ffn: eager.IRFFN, norm: nn.GroupNorm) -> static.IRFFN:
 
 
 def fold_block(
-    block: eager.DMFBlock, cross: static.CrossAttention | static.FirstCrossAttention, num_tokens: int
+    block: eager.DMFBlock, cross: static.CrossAttention | static.FirstCrossAttention, num_tokens: int, kept: int
 ) -> static.Block:
     mobile = block.dynamic_mobile
     downsample = None
@@ -188,7 +204,7 @@ def fold_block(
         downsample = fold_bn(conv, bn)
     return static.Block(
         cross,
-        fold_former(block.former, num_tokens, kept=num_tokens),
+        fold_former(block.former, num_tokens, kept),
         downsample,
         fold_dynamic(mobile.pw_conv1, mobile.bn1),
         fold_dynamic(mobile.dw_conv, mobile.bn2),

@@ -6,7 +6,8 @@ Feature maps lie as `layout` says; tokens are (B * M, D), because two-dimensiona
 does best; B is fixed at export unless the lowering allows any.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -347,36 +348,58 @@ class Block(LaidOut):
         return self.layout.join(self.pw_conv2(maps, z))
 
 
-class StaticDMF(LaidOut):
-    """Images -> logits (B, classes). Images lie as `input_layout` says, which may differ from the graph's layout."""
+class StaticBackbone(LaidOut):
+    """Images -> the last feature map of each stage. Images lie as `input_layout` says, feature maps as `layout` does.
+
+    `feature_blocks` are the indices of the blocks that end a stage.
+    """
 
     input_layout: Layout = LAYOUT
 
-    def __init__(
-        self,
-        stem: nn.ModuleList,
-        blocks: nn.ModuleList,
-        end_cross: CrossAttention,
-        end_former: Former,
-        end_conv: DynamicConv,
-        fc1: nn.Linear,
-        fc2: nn.Linear,
-    ) -> None:
+    def __init__(self, stem: nn.ModuleList, blocks: nn.ModuleList, feature_blocks: Sequence[int]) -> None:
         super().__init__()
-        self.stem, self.blocks = stem, blocks
-        self.end_cross, self.end_former, self.end_conv = end_cross, end_former, end_conv
-        self.fc1, self.fc2 = fc1, fc2
+        self.stem, self.blocks, self.feature_blocks = stem, blocks, tuple(feature_blocks)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
+        return self.features(images)[0]
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Images -> the feature map of each stage, the tokens of the last block"""
         x = images
         if self.input_layout.name != self.layout.name:
             x = self.layout.permute_from_nchw(self.input_layout.permute_to_nchw(x))
         for conv in self.stem[:-1]:
             x = F.gelu(conv(x))
         x = self.stem[-1](x)
-        tokens = None
-        for block in self.blocks:
+        tokens, found = None, []
+        for i, block in enumerate(self.blocks):
             x, tokens = block(x, tokens)
+            if i in self.feature_blocks:
+                found.append(x)
+        assert tokens is not None
+        return found, tokens
+
+
+class StaticDMF(StaticBackbone):
+    """Images -> logits (B, classes)"""
+
+    def __init__(
+        self,
+        stem: nn.ModuleList,
+        blocks: nn.ModuleList,
+        feature_blocks: Sequence[int],
+        end_cross: CrossAttention,
+        end_former: Former,
+        end_conv: DynamicConv,
+        fc1: nn.Linear,
+        fc2: nn.Linear,
+    ) -> None:
+        super().__init__(stem, blocks, feature_blocks)
+        self.end_cross, self.end_former, self.end_conv = end_cross, end_former, end_conv
+        self.fc1, self.fc2 = fc1, fc2
+
+    def forward(self, images: Tensor) -> Tensor:
+        (*_, x), tokens = self.features(images)
         z = self.end_former(self.end_cross(x, tokens))
         pooled = self.layout.pool(F.gelu(self.layout.join(self.end_conv([x], z))))
         return self.fc2(F.hardswish(self.fc1(torch.cat([pooled, z], 1))))

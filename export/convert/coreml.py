@@ -60,18 +60,19 @@ def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> 
     else:
         module = _Normalized(module, options.mean, options.std)
         image = ct.ImageType("image", shape, color_layout=ct.colorlayout.RGB)
-    output, classifier = ct.TensorType("logits", dtype=np.float32), None
+    outputs, classifier = [ct.TensorType(name, dtype=np.float32) for name in options.outputs], None
     if options.labels is not None:
-        output = ct.TensorType("probabilities", dtype=np.float32)
+        outputs = [ct.TensorType("probabilities", dtype=np.float32)]
         classifier = ct.ClassifierConfig(list(options.labels), LABEL)
     dynamic = ({0: torch.export.Dim("batch", max=max(options.batches))},) if options.batches else None
     program = torch.export.export(module.eval(), (example,), dynamic_shapes=dynamic).run_decompositions({})
+    _without_aliases(program)
     (root,) = (name for name, child in module.named_modules() if child is graph)
     model = ct.convert(
         program,
         convert_to="mlprogram",
         inputs=[image],
-        outputs=[output],
+        outputs=outputs,
         classifier_config=classifier,
         minimum_deployment_target=ct.target[f"iOS{options.ios}"],
         compute_precision=_precision(program, root, options),
@@ -82,6 +83,14 @@ def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> 
     model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
     _describe(model, options.metadata)
     model.save(str(path))
+
+
+def _without_aliases(program: torch.export.ExportedProgram) -> None:
+    """A slice of all that there is becomes an alias, which coremltools 9.0 does not know."""
+    graph = program.graph
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.alias.default):
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
 
 
 def join(programs: Mapping[str, Path], path: Path, options: Options) -> None:

@@ -12,14 +12,15 @@ from export.convert.options import Options
 
 
 class _Named(nn.Module):
-    """The graph with its output named; a signature takes the names from here."""
+    """The graph with its outputs named; a signature takes the names from here."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.names = network, names
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        return {"logits": self.network(image)}
+        outputs = self.network(image)
+        return dict(zip(self.names, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
 
 
 def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> None:
@@ -29,4 +30,4 @@ def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> 
     for name, constant in [*graph.named_parameters(), *graph.named_buffers()]:
         if not constant.is_contiguous():
             raise RuntimeError(f"{name} is not contiguous; litert-torch might confuse it with another constant")
-    litert_torch.convert(_Named(graph).eval(), sample_kwargs={"image": example}).export(str(path))
+    litert_torch.convert(_Named(graph, options.outputs).eval(), sample_kwargs={"image": example}).export(str(path))

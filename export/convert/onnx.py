@@ -23,7 +23,7 @@ def convert(graph: nn.Module, example: Tensor, path: Path, options: Options) -> 
         dynamo=True,
         opset_version=OPSET,
         input_names=["image"],
-        output_names=["logits"],
+        output_names=list(options.outputs),
         dynamic_shapes=dynamic_shapes,
         external_data=False,
         verbose=False,

@@ -9,6 +9,7 @@ from pathlib import Path
 class Options:
     log: Path  # where a converter that runs elsewhere writes what it prints
     metadata: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ("logits",)  # names of what the graph returns
     dynamic_batch: bool = False  # ONNX
     batches: tuple[int, ...] = ()  # Core ML: the batch sizes, where there are several
     ios: int = 17  # Core ML: the oldest iOS that is to run it

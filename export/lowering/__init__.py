@@ -15,7 +15,7 @@ from export.lowering.generated import GeneratedConv, Pieces
 from export.lowering.matmul import Matmul
 from export.lowering.taps import Taps
 from export.lowering.twin import Twin
-from export.static import LAYOUT, DynamicConv, LaidOut, StaticDMF
+from export.static import LAYOUT, DynamicConv, LaidOut, StaticBackbone
 
 Form = Callable[[DynamicConv, Layout, int], Pieces]
 POINTWISE: dict[str, Form] = {"conv": Conv, "matmul": Matmul, "twin": Twin}
@@ -90,10 +90,11 @@ def lower(
     for module in lowered.modules() if equalize else ():
         if isinstance(module, GeneratedConv):
             module.equalize()
-    if isinstance(lowered, StaticDMF):
-        lowered.input_layout = input_layout
-        if isinstance(layout, BC1S):
-            to_bc1s(lowered)
+    for module in list(lowered.modules()):
+        if isinstance(module, StaticBackbone):
+            module.input_layout = input_layout
+            if isinstance(layout, BC1S):
+                to_bc1s(module)
     return lowered.eval()
 
 

@@ -160,7 +160,7 @@ class Former(static.LaidOut):
         return tokens[..., :1]
 
 
-def to_bc1s(graph: static.StaticDMF) -> None:
+def to_bc1s(graph: static.StaticBackbone) -> None:
     """Put the modules of a lowered graph in this form, in their places."""
     for name, module in list(graph.named_modules()):
         parent, _, child = name.rpartition(".")
@@ -177,7 +177,8 @@ def to_bc1s(graph: static.StaticDMF) -> None:
         elif isinstance(module, GeneratedConv):
             length = module.shape[1] if isinstance(module, Matmul) else 0
             module.generate = nn.ModuleList(generator(layer, length) for layer in module.generate)
-    graph.fc1, graph.fc2 = Linear(graph.fc1), Logits(graph.fc2)
+    if isinstance(graph, static.StaticDMF):
+        graph.fc1, graph.fc2 = Linear(graph.fc1), Logits(graph.fc2)
 
 
 FORMS = {

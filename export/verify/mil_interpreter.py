@@ -545,6 +545,14 @@ def _band_part(x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     return x * (((lower < 0) | (below <= lower)) & ((upper < 0) | (above <= upper)))
 
 
+def _upsample_nearest(x: Tensor, scale_factor_height: Tensor, scale_factor_width: Tensor) -> Tensor:
+    for axis, factor in ((-2, float(scale_factor_height)), (-1, float(scale_factor_width))):
+        if factor != int(factor):
+            raise ValueError(f"upsample_nearest_neighbor by {factor}; only whole factors are interpreted")
+        x = x.repeat_interleave(int(factor), axis)
+    return x
+
+
 def _arg(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def function(x: Tensor, axis: Tensor, keep_dims: Tensor, output_dtype: str | None = None) -> Tensor:
         return reduce(x, int(axis), bool(keep_dims))  # the declared type says output_dtype
@@ -685,6 +693,7 @@ _OPS: dict[str, Callable[..., Any]] = {
     "stack": lambda values, axis: torch.stack(values, int(axis)),
     "tile": lambda x, reps: x.repeat(reps.tolist()),
     "transpose": lambda x, perm: x.permute(perm.tolist()),
+    "upsample_nearest_neighbor": _upsample_nearest,
     # the end of a classifier
     "classify": _classify,
 }

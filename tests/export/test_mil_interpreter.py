@@ -203,6 +203,12 @@ TORCH_CASES = [
     torch_case("clamp", (TOKENS,), lambda x: x.clamp(-0.3, 0.7), ops="clip"),
     torch_case("maximum", (TOKENS, TOKENS), torch.maximum, ops="maximum"),
     torch_case("minimum", (TOKENS, TOKENS), torch.minimum, ops="minimum"),
+    torch_case(
+        "upsample",
+        (IMAGE,),
+        lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"),
+        ops="upsample_nearest_neighbor",
+    ),
     torch_case("index_select", (IMAGE,), lambda x: x[:, [5, 0, 5]], ops="gather"),
     through("avg_pool", IMAGE, lambda: nn.AvgPool2d(3, 2, 1), "avg_pool"),
     through("avg_pool, unpadded", IMAGE, lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
@@ -648,6 +654,12 @@ MIL_CASES = [
     ),
     unary("tile", lambda x: np.tile(x, (1, 2, 1, 3)), reps=[1, 2, 1, 3]),
     unary("transpose", lambda x: x.transpose(2, 0, 3, 1), perm=[2, 0, -1, 1]),
+    unary(
+        "upsample_nearest_neighbor",
+        lambda x: np.repeat(np.repeat(x, 3, 2), 2, 3),
+        scale_factor_height=3,
+        scale_factor_width=2,
+    ),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Detectors on DMF -> static graphs that are lowered and converted as a classifier is."""
