@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from benchmarks.detection_counts import OPERATIONS
 from benchmarks.latency_vs_accuracy import NAMES, TOP1
 from benchmarks.peers import PEERS
 from benchmarks.run import MODELS, RESULTS
@@ -397,6 +398,33 @@ def devices_table() -> str:
     return markdown(header, rows)
 
 
+def detection_counts_table() -> str:
+    rows = [
+        [
+            f"{row['detector']}, {row['height']} x {row['width']}",
+            f"{row['parameters'] / 1e6:.2f}",
+            f"{row['trained_parameters'] / 1e6:.2f}",
+            f"{row['paper_parameters_millions']}",
+            f"{row['macs'] / 1e9:.1f}",
+            f"{row['as_the_papers_tool'] / 1e9:.1f}",
+            f"{row['paper_gflops']}",
+        ]
+        for row in results("detection_counts.json")["rows"]
+    ]
+    header = ["", "parameters, M", "not frozen", "paper", "products, G", "as the paper's tool", "paper"]
+    return markdown(header, rows)
+
+
+def detection_steps_table() -> str:
+    parts = ("macs", "dynamic_convolutions", "attention", *OPERATIONS, "as_the_papers_tool")
+    rows = [
+        [f"{row['detector']}, {row['height']} x {row['width']}", *(f"{row[part] / 1e9:.2f}" for part in parts)]
+        for row in results("detection_counts.json")["rows"]
+    ]
+    signs = ["products, G", "- dynamic convolutions", "- attention", *(f"+ {name}" for name in OPERATIONS)]
+    return markdown(["", *signs, "= the tool's"], rows)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {  # document -> marker -> table
     "README.md": {
         "export": export_table,
@@ -416,6 +444,10 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {  # document -> marker -> tab
         "naive": naive_table,
         "peers": peers_table,
         "conditions": conditions_table,
+    },
+    "docs/detection.md": {
+        "counts": detection_counts_table,
+        "steps": detection_steps_table,
     },
     "docs/precision.md": {
         "cost": precision_cost_table,
