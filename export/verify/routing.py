@@ -5,7 +5,8 @@ photographs are. So what it is proven on has to reach both ends of every routing
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,18 @@ def coverage(model: DMF, images: NDArray[np.uint8]) -> Coverage:
     return Coverage(names, weights.amin(0).numpy(), weights.amax(0).numpy())
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums are made in the same order, whatever the number of threads: a last bit turns the sign of a gradient."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 @torch.no_grad()
 def search(model: DMF, given: NDArray[np.uint8], count: int, seed: int) -> NDArray[np.uint8]:
     """`count` pictures (count, H, W, 3) that together with the given ones widen the ranges of the routing weights.

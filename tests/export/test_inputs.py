@@ -66,6 +66,18 @@ def test_the_routing_is_spread_further_than_by_as_many_other_pictures(variant, k
     assert spread > 1.5 * mean_range(routing_weights(model, random_pictures(len(found), 64)))
 
 
+def test_the_number_of_threads_does_not_matter(nano, inputs):
+    """It once did: a sum in another order turned a gradient's sign here and there, and the climb ended elsewhere."""
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            assert np.array_equal(verification_inputs(nano).images, inputs.images)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_climbing_helps(nano, inputs, monkeypatch):
     monkeypatch.setattr(routing, "CLIMB", 0)
     taken_as_they_are = coverage(nano, verification_inputs(nano).images).mean_range
