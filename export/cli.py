@@ -210,9 +210,8 @@ def _export(argv: Sequence[str] | None) -> int:
         )
     else:
         table = results_table(every, latencies)
-        Console(width=Console(width=1000).measure(table).maximum).print(
-            table
-        )  # no figure is cut off, even if lines wrap
+        width = Console(width=1000).measure(table).maximum  # no figure is cut off, even if lines wrap
+        Console(width=width).print(table)
         for plan, package in zip(plans, packages, strict=True):
             expected = forecast(plan, prepared.graph, model.config.image_size)
             if (found := outcome(expected, package.artifact)) is not None:
@@ -253,11 +252,13 @@ def print_sensitivity(plan: Plan, prepared: Prepared, out: Path, as_json: bool, 
 def print_forecast(expected: Forecast, out: Path) -> None:
     """A plan, a table of what falls off, and the rules with their sources."""
     console, plan, delegate = Console(), expected.plan, expected.delegate
-    batch = "any" if plan.batch == -1 else plan.batch
+    batches = plan.batches or ("any" if plan.batch == -1 else plan.batch,)
+    batch = " or ".join(map(str, batches))
+    sizes = f", input sides {', '.join(map(str, plan.sizes))} px; what follows is of the first" * bool(plan.sizes)
     lines = [
         f"would write {out / plan.name}",
         f"  {plan.variant} to {plan.converter.format} by {plan.converter.name}: {plan.precision}, batch {batch}, "
-        f"input {plan.input_layout}",
+        f"input {plan.input_layout}{sizes}",
         f"  for {plan.target.name}, lowering {plan.lowering}: {plan.lowering.reason}",
         f"  {expected.summary} ({delegate.checked})",
         *([f"  note: {delegate.note}"] if delegate.note else []),
@@ -319,7 +320,7 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
             keep_fp32=tuple(arguments.keep_fp32),
             calibration=None if arguments.sensitivity else arguments.calibration,
             budget=budget_of(arguments),
-            batch=-1 if arguments.dynamic_batch and (everywhere or format == "onnx") else arguments.batch,
+            batch=batch_of(arguments, format),
             sizes=arguments.image_size[1:] if everywhere or format == "coreml" else (),
             input_layout=arguments.input_layout,
             image_input=arguments.image_input and (everywhere or format == "coreml"),
@@ -328,6 +329,15 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
         )
         for format in formats
     ]
+
+
+def batch_of(arguments: Namespace, format: str) -> int | list[int]:
+    """-1 for any; several where the format has that, or no other is asked for."""
+    alone = arguments.format != "all"
+    if arguments.dynamic_batch and (alone or format == "onnx"):
+        return -1
+    batch: list[int] = arguments.batch
+    return batch if alone or format == "coreml" else batch[0]
 
 
 def budget_of(arguments: Namespace) -> Budget | None:

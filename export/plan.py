@@ -151,6 +151,8 @@ def make_plan(
     if runs_on.format != format:
         fitting = ", ".join(name for name, t in TARGETS.items() if t.format == format)
         raise UsageError(f"target {runs_on.name} runs {runs_on.format}, not {format}; choose from {fitting}")
+    if len(sizes) > 0 and not isinstance(batch, int) and len({*batch}) > 1:
+        raise UsageError("several batch sizes and several input sizes: one artifact has one of the two; give one")
     batch, batches = _batches(batch, format, runs_on.name)
     sizes = _sizes(tuple(sizes), model, format)
     meter = _meter(format, lowering, on, threads)

@@ -361,7 +361,7 @@ class StaticBackbone(LaidOut):
         self.stem, self.blocks, self.feature_blocks = stem, blocks, tuple(feature_blocks)
 
     def forward(self, images: Tensor) -> Any:
-        return self.features(images)[0]
+        return tuple(self.features(images)[0])
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Images -> the feature map of each stage, the tokens of the last block"""

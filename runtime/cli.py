@@ -155,6 +155,8 @@ def _bench(argv: Sequence[str] | None) -> int:
         check_writable(Path(arguments.json))
     packages = [each for path in arguments.packages for each in open_package(path).functions]
     against = open_package(arguments.against) if arguments.against else None
+    if against is not None and against.manifest.functions:
+        raise UsageError(f"--against {arguments.against} has several input sizes; give a package that has one")
     progress = commandline.Progress(quiet=arguments.quiet)
     if arguments.count:
         _count(packages, arguments, progress)
@@ -207,13 +209,13 @@ def _measure_on_devices(packages: Sequence[Package], arguments: Any, progress: c
             units = tuple(dict.fromkeys(arguments.compute_units or ("all",)))
             run = ios.Measurement(warmup, repeats, units, arguments.app, timeout_s)
             if where == "ios":
-                reports = ios.measure_on_phone(packages, select or None, run, progress.say)
+                reports, errors = ios.measure_on_phone(packages, select or None, run, progress.say)
             else:
-                reports = ios.measure_on_this_mac(packages, run, progress.say)
+                reports, errors = ios.measure_on_this_mac(packages, run, progress.say)
     if reports:
         _tell(Results(reports=tuple(reports)), reports, arguments)
     if errors:
-        raise RunnerError("; ".join(map(str, errors)))
+        raise RunnerError("; ".join(dict.fromkeys(map(str, errors))))
 
 
 def _tell(results: Results, reports: Sequence[LatencyReport], arguments: Any) -> None:

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ APP = "org.dmf.demo"
 TOOL = "dmf-bench-coreml"
 CALL_S = 120.0  # of one call of xcrun; the slowest is the copy of a package
 POLL_S = 2.0
-PATIENCE = 3  # answers that make no sense, before it is given up
 
 Say = Callable[[str], None]
 
@@ -80,11 +80,12 @@ class Phone:
 
 def measure_on_phone(
     packages: Sequence[Package], select: str | None, measurement: Measurement, say: Say = lambda line: None
-) -> list[LatencyReport]:
+) -> tuple[list[LatencyReport], list[RunnerError]]:
     """Measure every package on the phone with this UDID or name, or on the only one there is.
 
-    UsageError: a package that can't be measured so. RunnerError: no Xcode, no such phone, one that can't be used, an
-    app that can't be started or fails, a result that does not come or makes no sense; each with what to do.
+    What was measured, and what went wrong with the others: an app that can't be started or fails, a result that does
+    not come or makes no sense. UsageError: a package that can't be measured so. RunnerError: no Xcode, no such phone,
+    one that can't be used. Each says what to do.
     """
     for package in packages:
         measurement.check(package)
@@ -98,63 +99,85 @@ def measure_on_phone(
             f"{phone.name}: the app {APP} is not installed; run ios_demo/DMFDemo.xcodeproj on it from Xcode, "
             "or give --app FILE.app"
         )
+    session = uuid.uuid4().hex[:8]  # in names that no person gave a package, and that no earlier session left
+    folders = {path: f"pushed-{session}-{i}" for i, path in enumerate(dict.fromkeys(each.path for each in packages))}
     reports: list[LatencyReport] = []
-    pushed: list[str] = []
+    errors: list[RunnerError] = []
     try:
-        for package in packages:
-            name, folder = package.manifest.name, _folder(package)
-            if folder not in pushed:  # functions of one package share it
-                say(f"{phone.name}: push {name.partition(':')[0]}")
-                pushed.append(folder)
-                _copy(phone, "to", str(package.path), f"Documents/packages/{folder}")
-            for units in measurement.compute_units:
-                say(f"{phone.name}: measure {name} on {units}")
-                reports.append(_run_app(phone, package, units, measurement))
+        for path, folder in folders.items():
+            functions = [package for package in packages if package.path == path]
+            try:
+                say(f"{phone.name}: push {path.name}")
+                _copy(phone, "to", str(path), f"Documents/packages/{folder}")
+            except RunnerError as error:
+                errors.append(error)
+                continue
+            for package, units in product(functions, measurement.compute_units):
+                say(f"{phone.name}: measure {package.manifest.name} on {units}")
+                try:
+                    reports.append(_run_app(phone, package, folder, units, measurement))
+                except RunnerError as error:
+                    errors.append(error)
     finally:
-        _clean_up(phone, pushed, say)
-    return reports
+        _clean_up(phone, list(folders.values()), say)
+    return reports, errors
 
 
 def measure_on_this_mac(
     packages: Sequence[Package], measurement: Measurement, say: Say = lambda line: None
-) -> list[LatencyReport]:
-    """Measure every package by the command-line benchmark. Raises what `measure_on_phone` does."""
+) -> tuple[list[LatencyReport], list[RunnerError]]:
+    """Measure every package by the command-line benchmark. Returns and raises what `measure_on_phone` does."""
     for package in packages:
         measurement.check(package)
     tool = _build_tool(say)
-    reports = []
-    for package in packages:
-        for units in measurement.compute_units:
-            say(f"measure {package.manifest.name} on {units}")
-            with tempfile.TemporaryDirectory(prefix="dmf-bench-") as folder:
-                result = Path(folder) / "result.json"
-                options = ["--warmup", str(measurement.warmup), "--repeats", str(measurement.repeats)]
-                command = [str(tool), str(package.path), *_function(package), "--compute-units", units, *options]
-                command += ["--json", str(result)]
-                done = _call(command, measurement.timeout_s)
-                if done.returncode or not result.exists():
-                    raise RunnerError(f"{package.manifest.name} on {units}: {TOOL} failed: {_last_words(done)}")
-                reports.append(read_result(result.read_text(errors="replace"), package, units, "this Mac"))
-    return reports
+    reports: list[LatencyReport] = []
+    errors: list[RunnerError] = []
+    for package, units in product(packages, measurement.compute_units):
+        say(f"measure {package.manifest.name} on {units}")
+        try:
+            reports.append(_run_tool(tool, package, units, measurement))
+        except RunnerError as error:
+            errors.append(error)
+    return reports, errors
+
+
+def _run_tool(tool: Path, package: Package, units: ComputeUnits, measurement: Measurement) -> LatencyReport:
+    with tempfile.TemporaryDirectory(prefix="dmf-bench-") as folder:
+        result = Path(folder) / "result.json"
+        options = ["--warmup", str(measurement.warmup), "--repeats", str(measurement.repeats), "--json", str(result)]
+        command = [str(tool), str(package.path), *_function(package), "--compute-units", units, *options]
+        done = _call(command, measurement.timeout_s)
+        if done.returncode or not result.exists():
+            raise RunnerError(f"{package.manifest.name} on {units}: {TOOL} failed: {_last_words(done)}")
+        return read_result(result.read_text(errors="replace"), package, units, "this Mac")
 
 
 def phones() -> list[Phone]:
     """The phones that devicectl lists. RunnerError: no Xcode, or an answer that makes no sense."""
-    found = []
-    for device in _list(_devicectl("list phones", "list", "devices"), "devices"):
-        hardware, properties = device.get("hardwareProperties", {}), device.get("deviceProperties", {})
-        connection = device.get("connectionProperties", {})
-        if hardware.get("platform", "iOS") != "iOS":
-            continue
-        state = None
-        if connection.get("pairingState") != "paired":
-            state = "does not trust this Mac yet: plug it in, unlock it and confirm"
-        elif connection.get("tunnelState") == "unavailable":
-            state = "is not connected: plug it in and unlock it"
-        elif properties.get("developerModeStatus", "enabled") != "enabled":
-            state = "has developer mode off: Settings, Privacy & Security, Developer Mode"
-        found.append(Phone(device["identifier"], hardware.get("udid", ""), properties.get("name", "iPhone"), state))
-    return found
+    devices = _list(_devicectl("list phones", "list", "devices"), "devices")
+    try:
+        found = [_phone(device) for device in devices]
+    except (KeyError, AttributeError) as error:
+        raise RunnerError(
+            f"devicectl's list of phones makes no sense ({error}); update Xcode or this toolkit"
+        ) from error
+    return [phone for phone in found if phone is not None]
+
+
+def _phone(device: dict[str, Any]) -> Phone | None:
+    """None: it is no phone. KeyError, AttributeError: devicectl describes it in another way."""
+    hardware, properties = device.get("hardwareProperties", {}), device.get("deviceProperties", {})
+    connection = device.get("connectionProperties", {})
+    if hardware.get("platform", "iOS") != "iOS":
+        return None
+    state = None
+    if connection.get("pairingState") != "paired":
+        state = "does not trust this Mac yet: plug it in, unlock it and confirm"
+    elif connection.get("tunnelState") == "unavailable":
+        state = "is not connected: plug it in and unlock it"
+    elif properties.get("developerModeStatus", "enabled") != "enabled":
+        state = "has developer mode off: Settings, Privacy & Security, Developer Mode"
+    return Phone(device["identifier"], hardware.get("udid", ""), properties.get("name", "iPhone"), state)
 
 
 def choose(found: Sequence[Phone], select: str | None) -> Phone:
@@ -189,19 +212,13 @@ def _simulators() -> set[str]:
         return set()  # none, as far as can be told
 
 
-def _folder(package: Package) -> str:
-    """What a package is called on the phone, where a person may have put one of its own name."""
-    return f"pushed-{package.manifest.name.partition(':')[0]}"
-
-
 def _clean_up(phone: Phone, folders: Sequence[str], say: Say) -> None:
-    """Have the app remove the packages and its results: devicectl can't delete. What fails is only said."""
+    """Have the app remove the packages and its results: devicectl can't delete. A launch that fails is only said."""
     launch = ("device", "process", "launch", "--device", phone.identifier, "--terminate-existing", APP)
-    for folder in folders:
-        try:
-            _devicectl("clean up", *launch, "--clean-up", folder)
-        except RunnerError as error:
-            say(f"{phone.name}: {folder} is left in the app: {error}")
+    try:
+        _devicectl("clean up", *launch, "--clean-up", ",".join(folders))
+    except RunnerError as error:
+        say(f"{phone.name}: {', '.join(folders)} stays in the app: {error}")
 
 
 def _function(package: Package) -> list[str]:
@@ -210,17 +227,19 @@ def _function(package: Package) -> list[str]:
     return [] if function is None else ["--function", function]
 
 
-def _run_app(phone: Phone, package: Package, units: ComputeUnits, measurement: Measurement) -> LatencyReport:
+def _run_app(
+    phone: Phone, package: Package, folder: str, units: ComputeUnits, measurement: Measurement
+) -> LatencyReport:
     run, name = uuid.uuid4().hex, package.manifest.name
-    arguments = ["--benchmark-run", run, "--package", _folder(package), *_function(package), "--compute-units", units]
+    arguments = ["--benchmark-run", run, "--package", folder, *_function(package), "--compute-units", units]
     arguments += ["--warmup", str(measurement.warmup), "--repeats", str(measurement.repeats)]
     _devicectl(
         f"start the app for {name}",
         *("device", "process", "launch", "--device", phone.identifier, "--terminate-existing", APP, *arguments),
     )
     end = time.monotonic() + measurement.timeout_s
-    with tempfile.TemporaryDirectory(prefix="dmf-bench-") as folder:
-        result = Path(folder) / "result.json"
+    with tempfile.TemporaryDirectory(prefix="dmf-bench-") as temporary:
+        result = Path(temporary) / "result.json"
         while not result.exists():
             if time.monotonic() > end:
                 raise RunnerError(

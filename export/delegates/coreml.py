@@ -19,7 +19,7 @@ LARGE = Rule(
 FLOAT32 = Rule(
     ("program",),
     lambda _: True,
-    "a float32 program runs on the CPU and the GPU only; give --precision fp16",
+    "a float32 program runs on the CPU and the GPU only; leave out --precision fp32",
     "Apple, coremltools guide, Typed Execution (apple.github.io/coremltools/docs-guides/source/typed-execution.html)",
     stops=True,
 )

@@ -40,8 +40,8 @@ struct DMFDemoApp: App {
             }
             .task {
                 demo.foreground.set(active: scenePhase == .active)
-                if let name = launchArguments.cleanUp {
-                    demo.shelf.removeAdded(name)
+                if let names = launchArguments.cleanUp {
+                    demo.shelf.removeAdded(names)
                     demo.runs.forgetAll()
                 }
                 library.refresh()

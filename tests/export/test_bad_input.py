@@ -126,6 +126,7 @@ def write_other_network(path, classes=10, size=64):
         ([*ONNX, "--batch", "1.5"], ["--batch", "'1.5'", "whole number >= 1"]),
         ([*ONNX, "--batch", "1", "2"], ["batch sizes 1, 2", "coreml only, not for onnx", "--dynamic-batch takes any"]),
         (["--format", "tflite", "--batch", "1", "2"], ["batch sizes 1, 2", "not for tflite; give one"]),
+        ([*NANO, "coreml", "--batch", "1", "2", "--image-size", "64", "96"], ["one artifact has one of the two"]),
         ([*NANO, "coreml", "--batch", "2", "4"], ["batch sizes 2, 4: 1 must be among them"]),
         ([*ANY_CPU, "--batch", "1", "2"], ["batch sizes 1, 2", "coreml-cpu fixes the batch", "take target coreml-ane"]),
         ([*NANO, "coreml", "--batch", "1", "2", "--image-input"], ["image input", "with batch 1 and NCHW only"]),

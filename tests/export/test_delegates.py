@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -225,6 +226,15 @@ def test_a_dry_run_names_module_rule_source_and_way_out(dry_run):
     assert "tflite/delegates/xnnpack/xnnpack_delegate.cc, VisitDepthwiseConv2DNode" in text
     assert "--lowering matmul/taps" in text
     assert "XNNPACK refuses nothing" in dry_run("--format", "tflite", "--lowering", "matmul/taps")
+
+
+def test_what_one_format_has_alone_the_others_leave_out(dry_run):
+    found = json.loads(dry_run("--format", "all", "--batch", "1", "2", "--json"))
+    names = ["dmf_nano-onnx", "dmf_nano-coreml-batch1_2", "dmf_nano-tflite"]
+    assert [Path(each["package"]).name for each in found] == names
+    found = json.loads(dry_run("--format", "all", "--image-size", "64", "96", "--json"))
+    names = ["dmf_nano-onnx", "dmf_nano-coreml-sizes64_96", "dmf_nano-tflite"]
+    assert [Path(each["package"]).name for each in found] == names
 
 
 def test_a_dry_run_as_json(dry_run, tmp_path):

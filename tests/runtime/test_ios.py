@@ -7,6 +7,8 @@ test has prepared. Its hostile answers are in Apple's words as far as they are p
 import dataclasses
 import json
 import os
+import re
+import shutil
 import sys
 
 import pytest
@@ -44,7 +46,8 @@ if step == "to":
     target = container / option("--destination")
     shutil.copytree(option("--source"), target, dirs_exist_ok=True)
 if step == "launch" and "--clean-up" in arguments:
-    shutil.rmtree(container / "Documents/packages" / option("--clean-up"))
+    for name in option("--clean-up").split(","):
+        shutil.rmtree(container / "Documents/packages" / name)
     shutil.rmtree(container / "Documents/runs", ignore_errors=True)
 elif step == "launch":
     run = option("--benchmark-run")
@@ -146,7 +149,8 @@ def test_a_package_is_copied_measured_on_each_unit_and_its_result_read(xcrun, co
         for each in ("cpu_only", "cpu_and_neural_engine")
     )
     *launches, clean_up = [call for call in xcrun.calls() if "launch" in call]
-    pushed = f"pushed-{coreml.manifest.name}"
+    pushed = launches[0][launches[0].index("--package") + 1]
+    assert re.fullmatch(r"pushed-[0-9a-f]{8}-0", pushed)
     assert [call[call.index("org.dmf.demo") :][3:] for call in launches] == [
         ["--package", pushed, "--compute-units", each, "--warmup", "10", "--repeats", "40"]
         for each in ("cpu_only", "cpu_and_neural_engine")
@@ -181,9 +185,10 @@ def test_every_function_of_a_package_is_measured(xcrun, functions, report, tool,
     assert main([str(functions), "--on", "ios", "--json", str(path), "--quiet"]) == 0
     assert [each.package for each in read_results(path).reports] == [f"{name}:main", f"{name}:small"]
     *launches, _ = [call for call in xcrun.calls() if "launch" in call]
-    assert [call[call.index("--package") + 1 :][:3] for call in launches] == [
-        [f"pushed-{name}", "--function", each] for each in ("main", "small")
+    assert [call[call.index("--package") + 2 :][:2] for call in launches] == [
+        ["--function", each] for each in ("main", "small")
     ]
+    assert len({call[call.index("--package") + 1] for call in launches}) == 1
     assert len([call for call in xcrun.calls() if "to" in call[:5]]) == 1
     tool.write_text(document(dataclasses.replace(report, on="macos")))
     assert main([str(functions), "--on", "macos", "--json", str(path), "--quiet"]) == 0
@@ -210,6 +215,11 @@ NSLocalizedFailureReason = Unable to launch org.dmf.demo because the device was 
 UNTRUSTED = """ERROR: The application failed to launch. Unable to launch org.dmf.demo because it has an invalid code
 signature, inadequate entitlements or its profile has not been explicitly trusted by the user."""
 
+UNSIGNED = """ERROR: Failed to install the app on the device. (com.apple.dt.CoreDeviceError error 3002 (0xBBA))
+This app cannot be installed because its integrity could not be verified. No code signature found."""
+OLD = """ERROR: Failed to install the app on the device.
+The application DMFDemo requires a newer version of iOS: its MinimumOSVersion is 16.0, the device has 15.8."""
+
 
 @pytest.mark.parametrize(
     ("behaviour", "message"),
@@ -228,6 +238,11 @@ signature, inadequate entitlements or its profile has not been explicitly truste
         ({"devices": {"code": 1, "stderr": "something new\nof two lines"}}, "can't list phones: something new of two"),
         ({"devices": {"json": "no json"}}, "devicectl's answer makes no sense .* it is kept in "),
         ({"devices": {"json": '{"result": {"devices": 7}}'}}, "makes no sense: devices is 7"),
+        ({"phones": [phone() | {"hardwareProperties": None}]}, "devicectl's list of phones makes no sense"),
+        ({"phones": [phone() | {"deviceProperties": "Ada"}]}, "devicectl's list of phones makes no sense"),
+        ({"phones": [{"hardwareProperties": {"platform": "iOS"}}]}, "phones makes no sense .*'identifier'"),
+        ({"launch": {"code": 1, "stderr": UNSIGNED}}, "the app is not signed for this phone: choose your team in"),
+        ({"launch": {"code": 1, "stderr": OLD}}, "the phone's iOS is older than the app needs: 16"),
         ({"apps": {"json": "[]"}}, "can't list apps: devicectl's answer makes no sense"),
         ({"result": '{"error": "the model does not fit the Neural Engine"}'}, "on all: the model does not fit"),
         ({"result": '{"schema_version": 2, "reports"'}, r"Ada's iPhone: the app's result makes no sense .* kept in"),
@@ -255,14 +270,17 @@ def test_what_may_go_wrong_is_one_line_and_5(xcrun, coreml, behaviour, message, 
 )
 def test_a_result_of_something_else_is_refused(xcrun, coreml, report, wrong, message):
     xcrun.set(result=document(dataclasses.replace(report, **wrong)))
+    reports, (error,) = ios.measure_on_phone([coreml], None, ios.Measurement())
+    assert reports == []
     with pytest.raises(RunnerError, match=message):
-        ios.measure_on_phone([coreml], None, ios.Measurement())
+        raise error
 
 
 def test_a_result_of_other_units_is_refused(xcrun, coreml, report):
     xcrun.set(result=document(report, "cpu_only"))
-    with pytest.raises(RunnerError, match="'cpu_only'"):
-        ios.measure_on_phone([coreml], None, ios.Measurement(compute_units=("all",)))
+    reports, errors = ios.measure_on_phone([coreml], None, ios.Measurement(compute_units=("all", "cpu_only")))
+    assert [report.accelerator for report in reports] == ["cpu_only"]  # what was measured counts
+    assert ["'cpu_only'" in str(error) for error in errors] == [True]
     assert [file for file in (xcrun.folder / "container").rglob("*") if file.is_file()] == []  # cleaned up all the same
 
 
@@ -272,16 +290,35 @@ def test_what_cannot_be_cleaned_up_is_said(xcrun, coreml, report):
 
     def run_and_lose(*arguments):
         found = run_app(*arguments)
-        (xcrun.folder / "container" / "Documents" / "packages" / f"pushed-{coreml.manifest.name}").rename(
-            xcrun.folder / "gone"
-        )
+        (pushed,) = (xcrun.folder / "container" / "Documents" / "packages").iterdir()
+        pushed.rename(xcrun.folder / "gone")
         return found
 
     xcrun.set(result=document(report))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ios, "_run_app", run_and_lose)
-        assert len(ios.measure_on_phone([coreml], None, ios.Measurement(), said.append)) == 1
-    assert f"pushed-{coreml.manifest.name} is left in the app: can't clean up" in said[-1]
+        reports, errors = ios.measure_on_phone([coreml], None, ios.Measurement(), said.append)
+    assert (len(reports), errors) == (1, [])
+    assert "-0 stays in the app: can't clean up" in said[-1]
+
+
+def test_two_packages_of_one_name_are_two(xcrun, coreml, report, tmp_path):
+    """Each is pushed and measured; one launch cleans up both."""
+    other = tmp_path / "other" / coreml.path.name
+    shutil.copytree(coreml.path, other)
+    xcrun.set(result=document(report))
+    assert main([str(coreml.path), str(other), "--on", "ios", "--quiet"]) == 0
+    *launches, clean_up = [call for call in xcrun.calls() if "launch" in call]
+    pushed = [call[call.index("--package") + 1] for call in launches]
+    assert [name[-2:] for name in pushed] == ["-0", "-1"]
+    assert clean_up[clean_up.index("--clean-up") + 1] == ",".join(pushed)
+
+
+def test_an_xcrun_that_hangs(xcrun, coreml, monkeypatch, capsys):
+    (xcrun.folder / "xcrun").write_text("#!/bin/sh\nsleep 60\n")
+    monkeypatch.setattr(ios, "CALL_S", 0.2)
+    assert main([str(coreml.path), "--on", "ios", "--quiet"]) == 5
+    assert "xcrun devicectl list devices: no answer in 0 s" in capsys.readouterr().err
 
 
 def test_a_simulator_is_not_measured(xcrun, coreml, capsys):
@@ -293,8 +330,9 @@ def test_a_simulator_is_not_measured(xcrun, coreml, capsys):
 
 def test_one_of_several_phones(xcrun, coreml, report):
     xcrun.set(phones=[phone(), phone("UDID-2", "Bo's")], result=document(report))
-    assert len(ios.measure_on_phone([coreml], "UDID-2", ios.Measurement())) == 1
-    assert len(ios.measure_on_phone([coreml], "Bo's", ios.Measurement())) == 1
+    for name in ("UDID-2", "Bo's"):
+        reports, errors = ios.measure_on_phone([coreml], name, ios.Measurement())
+        assert (len(reports), errors) == (1, [])
     assert all("id-UDID-2" in call for call in xcrun.calls() if "launch" in call)
 
 
@@ -328,8 +366,9 @@ def tool(tmp_path, monkeypatch):
 
 
 def test_on_this_mac(tool, coreml, report, capsys):
-    with pytest.raises(RunnerError, match="dmf-bench-coreml failed: dmf-bench-coreml: error: no such model"):
-        ios.measure_on_this_mac([coreml], ios.Measurement())
+    reports, (error,) = ios.measure_on_this_mac([coreml], ios.Measurement())
+    assert reports == []
+    assert "dmf-bench-coreml failed: dmf-bench-coreml: error: no such model" in str(error)
     tool.write_text(document(dataclasses.replace(report, on="macos")))
     assert main([str(coreml.path), "--on", "macos", "--compute-units", "cpu_and_gpu", "all"]) == 0
     assert "iPhone16,2 cpu_and_gpu" in capsys.readouterr().out

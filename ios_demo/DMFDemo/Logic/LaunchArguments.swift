@@ -6,7 +6,7 @@ import Foundation
 ///     --benchmark-run ID --package NAME_OR_PATH --compute-units all,cpu_only --warmup N --repeats N
 ///
 /// and, of a package of several functions, `--function NAME` for one of them. Or, when all is measured, to take away
-/// what a host left here: `--clean-up NAME`.
+/// what a host left here: `--clean-up NAME,NAME`.
 struct LaunchArguments {
     static let runFlag = "--benchmark-run"
     private static let cleanUpFlag = "--clean-up"
@@ -29,8 +29,10 @@ struct LaunchArguments {
     /// Whether somebody asks for a measurement, rightly or not.
     var asksForRun: Bool { values[LaunchArguments.runFlag] != nil }
 
-    /// The package that is no longer needed; nil where nobody says so, or asks for a measurement, too.
-    var cleanUp: String? { asksForRun ? nil : values[LaunchArguments.cleanUpFlag] }
+    /// The packages that are no longer needed; nil where nobody says so, or asks for a measurement, too.
+    var cleanUp: [String]? {
+        asksForRun ? nil : values[LaunchArguments.cleanUpFlag]?.split(separator: ",").map(String.init)
+    }
 
     /// The name of the result. ArgumentError: not one that can be a file's.
     func run() throws -> String {

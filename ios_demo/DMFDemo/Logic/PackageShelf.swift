@@ -61,10 +61,10 @@ struct PackageShelf: Sendable {
         return target
     }
 
-    /// Removes what a host put there by this name, if it is there; what the app carries stays.
-    func removeAdded(_ name: String) {
-        let added = shelved(in: added, isEmbedded: false).filter { $0.folder.lastPathComponent == name }
-        for package in added { try? remove(package) }
+    /// Removes what a host put there, by its folders' names; what is not there, or a part of the app, is left alone.
+    func removeAdded(_ names: [String]) {
+        let added = shelved(in: added, isEmbedded: false).filter { names.contains($0.folder.lastPathComponent) }
+        for package in added { try? remove(package) } // the next listing shows what could not be removed
     }
 
     /// PackageError: it is a part of the app, or cannot be removed.

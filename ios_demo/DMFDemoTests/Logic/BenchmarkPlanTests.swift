@@ -104,6 +104,9 @@ final class BenchmarkPlanTests: XCTestCase {
             XCTAssertEqual(json, ["error": "no \"such\" thing"])
             runs.forget("a")
             XCTAssertEqual(try FileManager.default.contentsOfDirectory(atPath: runs.folder.path), [])
+            try runs.write(Data("b".utf8), of: "b")
+            runs.forgetAll()
+            XCTAssertFalse(FileManager.default.fileExists(atPath: runs.folder.path))
         }
     }
 }

@@ -42,7 +42,8 @@ final class LaunchArgumentsTests: XCTestCase {
     }
 
     func testAHostCleansUpWhenAllIsMeasured() {
-        XCTAssertEqual(LaunchArguments(["/DMFDemo", "--clean-up", "pushed-x"]).cleanUp, "pushed-x")
+        XCTAssertEqual(LaunchArguments(["/DMFDemo", "--clean-up", "a-0,a-1"]).cleanUp, ["a-0", "a-1"])
+        XCTAssertEqual(LaunchArguments(["/DMFDemo", "--clean-up"]).cleanUp, [])
         XCTAssertNil(LaunchArguments(whole).cleanUp)
         XCTAssertNil(LaunchArguments(whole + ["--clean-up", "dmf_xxs-coreml"]).cleanUp, "it is needed")
     }

@@ -50,6 +50,25 @@ final class PackageShelfTests: XCTestCase {
         }
     }
 
+    func testAHostRemovesWhatItPutThereAndNothingElse() async throws {
+        try await withFolder { folder in
+            let packages = folder.appendingPathComponent("packages")
+            for name in ["pushed-0", "pushed-1", "mine"] {
+                try FileManager.default.createDirectory(
+                    at: packages.appendingPathComponent(name), withIntermediateDirectories: true
+                )
+            }
+            let embedded = Fixtures.packageFolder.deletingLastPathComponent()
+            let shelf = PackageShelf(embedded: embedded, added: packages)
+            let part = try XCTUnwrap(shelf.list().first(where: \.isEmbedded)).folder
+            shelf.removeAdded(["", "..", ".", "packages", "absent", part.lastPathComponent])
+            XCTAssertEqual(shelf.list().filter { !$0.isEmbedded }.count, 3)
+            shelf.removeAdded(["pushed-0", "pushed-1"])
+            XCTAssertEqual(shelf.list().filter { !$0.isEmbedded }.map(\.folder.lastPathComponent), ["mine"])
+            XCTAssertTrue(FileManager.default.fileExists(atPath: part.path))
+        }
+    }
+
     func testADamagedPackageStaysInTheList() async throws {
         try await withFolder { folder in
             try FileManager.default.createDirectory(
