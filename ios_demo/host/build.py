@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     test.set_defaults(step=_test)
     steps.add_parser("lint", help="check the style of all Swift").set_defaults(step=_lint)
     steps.add_parser("typecheck", help="type-check all Swift against stubs/").set_defaults(step=_typecheck)
-    steps.add_parser("selectors", help="look up what stubs/ declares in Apple's headers").set_defaults(step=_selectors)
+    steps.add_parser("selectors", help="compare stubs/ with Apple's headers").set_defaults(step=_selectors)
     steps.add_parser("project", help="check the Xcode project").set_defaults(step=_project)
     return parser
 
@@ -86,7 +86,10 @@ def _typecheck(options: argparse.Namespace, work: Path) -> str:
 
 def _selectors(options: argparse.Namespace, work: Path) -> str:
     outcome = check_selectors(_toolchain())
-    return f"{outcome.found} names are in Apple's frameworks, {outcome.swift_only} are Swift's alone and unchecked"
+    return (
+        f"{outcome.found} declarations agree with Apple's, {outcome.uncompared} of them not in all, and they say why;"
+        f" {outcome.swift_only} are Swift's alone and unchecked"
+    )
 
 
 def _project(options: argparse.Namespace, work: Path) -> str:

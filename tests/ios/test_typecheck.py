@@ -1,14 +1,10 @@
 """All Swift type-checks against the declarations in stubs/, which are Apple's."""
 
-import re
-
 import pytest
 
 from android_demo.host.process import ToolError
 from ios_demo.host.project import DEMO_MODULE, ROOT, swift_sources
-from ios_demo.host.selectors import check_selectors
-from ios_demo.host.typecheck import STUBS, make_module
-from runtime.errors import RunnerError
+from ios_demo.host.typecheck import make_module
 
 
 def test_all_sources_type_check(typechecked):
@@ -48,42 +44,3 @@ def test_an_error_of_types_is_told(check, module, line, effect, problem):
 
 def test_what_is_right_type_checks(check):
     check("Right", RIGHT)
-
-
-def test_every_declaration_is_one_of_apple_s(toolchain):
-    outcome = check_selectors(toolchain)
-    named = sum(len(re.findall(r" // = ", path.read_text())) for path in swift_sources(STUBS))
-    assert outcome.found == named > 100
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        ("-[MLModel predictionFromFeatures:error:]", "-[MLModel predictFromFeatures:error:]"),
-        ("-[MLModel predictionFromFeatures:error:]", "+[MLModel predictionFromFeatures:error:]"),
-        ("-[MLModel predictionFromFeatures:error:]", "-[MLModel predictionFromFeatures:]"),
-        ("-[MLModel predictionFromFeatures:error:]", "-[MLModelAsset predictionFromFeatures:error:]"),
-        ("MLFeatureValue.multiArrayValue", "MLFeatureValue.arrayValue"),
-        ("MLModelConfiguration.functionName", "MLModelConfiguration.function"),
-        ("MLComputeUnits.CPUOnly", "MLComputeUnits.NeuralEngineOnly"),
-        ("MLDictionaryFeatureProvider", "MLDictionaryProvider"),
-        ("CVPixelBufferCreate()", "CVPixelBufferMake()"),
-        ("kCVPixelFormatType_32BGRA", "kCVPixelFormatType_32RGB"),
-        ("UIDevice.currentDevice", "UIDevice.theDevice"),
-    ],
-)
-def test_a_wrong_name_is_told(toolchain, right, wrong, tmp_path):
-    stub = tmp_path / "Stub.swift"
-    stub.write_text(f"public func stub() {{}} // = {right}\n")
-    assert check_selectors(toolchain, tmp_path).found == 1
-    stub.write_text(f"public func stub() {{}} // = {wrong}\n")
-    with pytest.raises(RunnerError, match=rf"Stub\.swift:1: {re.escape(wrong)}; correct"):
-        check_selectors(toolchain, tmp_path)
-
-
-def test_a_declaration_that_says_nothing_is_told(toolchain, tmp_path):
-    (tmp_path / "Stub.swift").write_text("import Foundation\n\npublic final class MLModel {}\n")
-    with pytest.raises(RunnerError, match=r"Stub\.swift:3: does not say what it stands for"):
-        check_selectors(toolchain, tmp_path)
-    (tmp_path / "Stub.swift").write_text("// Swift\npublic final class MLModel {}\n")
-    assert check_selectors(toolchain, tmp_path).swift_only == 1

@@ -1,12 +1,12 @@
 @_exported import Bridged
 
 public final class CGColorSpace: @unchecked Sendable { // Swift
-    public convenience init?(name: CFString) { fatalError() } // = CGColorSpaceCreateWithName()
+    public convenience init?(name: CFString) { fatalError() } // = CGColorSpaceCreateWithName(); not compared: name (cg_nullable is nothing in Swift)
     public static let sRGB: CFString = "" // = kCGColorSpaceSRGB
 }
 
 public final class CGDataProvider { // Swift
-    public convenience init?(data: CFData) { fatalError() } // = CGDataProviderCreateWithCFData()
+    public convenience init?(data: CFData) { fatalError() } // = CGDataProviderCreateWithCFData(); not compared: data (cg_nullable is nothing in Swift)
 }
 
 public struct CGBitmapInfo: OptionSet { // = CGBitmapInfo
@@ -24,7 +24,7 @@ public enum CGColorRenderingIntent: Int32 { // = CGColorRenderingIntent
 }
 
 public final class CGImage: @unchecked Sendable { // Swift
-    public convenience init?(width: Int, height: Int, bitsPerComponent: Int, bitsPerPixel: Int, bytesPerRow: Int, space: CGColorSpace, bitmapInfo: CGBitmapInfo, provider: CGDataProvider, decode: UnsafePointer<CGFloat>?, shouldInterpolate: Bool, intent: CGColorRenderingIntent) { fatalError() } // = CGImageCreate()
+    public convenience init?(width: Int, height: Int, bitsPerComponent: Int, bitsPerPixel: Int, bytesPerRow: Int, space: CGColorSpace, bitmapInfo: CGBitmapInfo, provider: CGDataProvider, decode: UnsafePointer<CGFloat>?, shouldInterpolate: Bool, intent: CGColorRenderingIntent) { fatalError() } // = CGImageCreate(); not compared: space, provider (cg_nullable is nothing in Swift)
     public var width: Int { fatalError() } // = CGImageGetWidth()
     public var height: Int { fatalError() } // = CGImageGetHeight()
 }
@@ -38,8 +38,8 @@ public enum CGLineJoin: Int32 { // = CGLineJoin
 }
 
 public final class CGContext { // Swift
-    public convenience init?(data: UnsafeMutableRawPointer?, width: Int, height: Int, bitsPerComponent: Int, bytesPerRow: Int, space: CGColorSpace, bitmapInfo: UInt32) { fatalError() } // = CGBitmapContextCreate()
-    public func draw(_ image: CGImage, in rect: CGRect, byTiling: Bool = false) { fatalError() } // = CGContextDrawImage()
+    public convenience init?(data: UnsafeMutableRawPointer?, width: Int, height: Int, bitsPerComponent: Int, bytesPerRow: Int, space: CGColorSpace, bitmapInfo: UInt32) { fatalError() } // = CGBitmapContextCreate(); not compared: space, bitmapInfo (Swift has two, and this one takes no null and a UInt32)
+    public func draw(_ image: CGImage, in rect: CGRect, byTiling: Bool = false) { fatalError() } // = CGContextDrawImage(); not compared: all (Swift's own, which also calls CGContextDrawTiledImage)
     public func setFillColor(gray: CGFloat, alpha: CGFloat) { fatalError() } // = CGContextSetGrayFillColor()
     public func setStrokeColor(gray: CGFloat, alpha: CGFloat) { fatalError() } // = CGContextSetGrayStrokeColor()
     public func fill(_ rect: CGRect) { fatalError() } // = CGContextFillRect()
@@ -48,6 +48,6 @@ public final class CGContext { // Swift
     public func setLineWidth(_ width: CGFloat) { fatalError() } // = CGContextSetLineWidth()
     public func setLineCap(_ cap: CGLineCap) { fatalError() } // = CGContextSetLineCap()
     public func setLineJoin(_ join: CGLineJoin) { fatalError() } // = CGContextSetLineJoin()
-    public func addLines(between points: [CGPoint]) { fatalError() } // = CGContextAddLines()
+    public func addLines(between points: [CGPoint]) { fatalError() } // = CGContextAddLines(); not compared: all (Swift's own, of an array)
     public func strokePath() { fatalError() } // = CGContextStrokePath()
 }

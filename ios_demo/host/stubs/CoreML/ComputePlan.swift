@@ -29,9 +29,11 @@ public final class MLNeuralEngineComputeDevice {} // = MLNeuralEngineComputeDevi
 
 @available(iOS 17.4, macOS 14.4, *)
 public enum MLModelStructure { // = MLModelStructure
-    case neuralNetwork // = MLModelStructure.neuralNetwork
+    case neuralNetwork(NeuralNetwork) // = MLModelStructure.neuralNetwork
     case program(Program) // = MLModelStructure.program
-    case pipeline // = MLModelStructure.pipeline
+    case pipeline(Pipeline) // = MLModelStructure.pipeline
+
+    public struct NeuralNetwork {} // = MLModelStructureNeuralNetwork
 
     public struct Program { // = MLModelStructureProgram
         public var functions: [String: Function] { fatalError() } // = MLModelStructureProgram.functions
@@ -54,4 +56,6 @@ public enum MLModelStructure { // = MLModelStructure
             public var name: String { fatalError() } // = MLModelStructureProgramNamedValueType.name
         }
     }
+
+    public struct Pipeline {} // = MLModelStructurePipeline
 }
