@@ -150,7 +150,8 @@ def test_what_an_app_may_do_wrong(app, device, tflite_package, tmp_path, behavio
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"artifact_sha256": "0" * 64}, r"it is of \('0000"),
+        ({"artifact_sha256": "0" * 64}, r"it is of \('\S+', '0000"),
+        ({"package": "other"}, r"it is of \('other', "),
         ({"p50_ms": -1.0}, r"\$\.reports\[0\]\.p50_ms"),
         ({"threads": 0}, r"\$\.reports\[0\]\.threads"),
     ],
