@@ -425,6 +425,21 @@ def detection_steps_table() -> str:
     return markdown(["", *signs, "= the tool's"], rows)
 
 
+def detection_lowerings_table() -> str:
+    rows = [
+        [
+            f"{row['height']} x {row['width']}, {row['converter']} {row['lowering']}",
+            f"{row['p50_ms']:.0f}",
+            f"{row['ratio']:.2f}",
+            f"{row['ratio_q25']:.2f} to {row['ratio_q75']:.2f}",
+            f"{row['memory_bytes'] / 2**20:.0f}",
+            f"{row['max_rel_error']:.0e}",
+        ]
+        for row in sorted(results("detection_lowerings.json"), key=lambda row: row["height"])
+    ]
+    return markdown(["", "p50 ms", "of its twin", "quartiles", "MiB", "largest relative error"], rows)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {  # document -> marker -> table
     "README.md": {
         "export": export_table,
@@ -448,6 +463,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {  # document -> marker -> tab
     "docs/detection.md": {
         "counts": detection_counts_table,
         "steps": detection_steps_table,
+        "lowerings": detection_lowerings_table,
     },
     "docs/precision.md": {
         "cost": precision_cost_table,
