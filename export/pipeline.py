@@ -128,6 +128,7 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
     destination, rejected = out / plan.name, out / "rejected" / plan.name
     needed = sum(p.numel() for p in prepared.model.parameters()) * 4
     parts = functions(plan, prepared, progress)
+    labels = {name: plan.name if len(parts) == 1 else f"{plan.name}:{name}" for name in parts}
     with workspace(out, plan.name, needed) as work:
         artifact, log = work / "package" / plan.converter.artifact, work / "log" / "converter.log"
         artifact.parent.mkdir()
@@ -137,16 +138,15 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
         for name, part in parts.items():
             path = programs[name] = artifact if len(parts) == 1 else work / name / artifact.name
             path.parent.mkdir(exist_ok=True)
-            label = plan.name if len(parts) == 1 else f"{plan.name}:{name}"
             if plan.in_half:
-                with progress.stage(f"{label}: range of every module"):
+                with progress.stage(f"{labels[name]}: range of every module"):
                     doubtful = check_range(plan, part, log.parent, rejected)
                 if doubtful:
-                    progress.say(f"{label}: a device that adds up in fp16 may overflow in {', '.join(doubtful)}")
-            with progress.stage(f"{label}: convert by {plan.converter.name}"):
+                    progress.say(f"{labels[name]}: a device that adds up in fp16 may overflow in {', '.join(doubtful)}")
+            with progress.stage(f"{labels[name]}: convert by {plan.converter.name}"):
                 convert(plan, part, path, log, rejected)
             if plan.is_quantized:
-                with progress.stage(f"{label}: quantise"):
+                with progress.stage(f"{labels[name]}: quantise"):
                     plan, left = quantize(plan, part, path, log, rejected, progress)
         if len(parts) > 1:
             with progress.stage(f"{plan.name}: join"), tool(plan.converter.name, log, rejected):
@@ -154,10 +154,9 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
         proven: dict[str, tuple[InputSpec, Verdict]] = {}
         for name, part in parts.items():
             spec = part.spec(plan, name if len(parts) > 1 else None)
-            label = plan.name if len(parts) == 1 else f"{plan.name}:{name}"
-            with progress.stage(f"{label}: verify"):
+            with progress.stage(f"{labels[name]}: verify"):
                 verdict = prove(plan, part, spec, artifact, rejected)
-            with progress.stage(f"{label}: golden vectors"):
+            with progress.stage(f"{labels[name]}: golden vectors"):
                 write_golden(artifact.parent / golden_name(name), golden_vectors(plan, part, spec, artifact, verdict))
             proven[name] = spec, verdict
         if plan.labels is not None:

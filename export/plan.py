@@ -110,7 +110,7 @@ class Plan:
             parts.append(self.input_layout.lower())
         if self.image_input:
             parts.append("image")
-        if self.ios != (FUNCTIONS_IOS if self.sizes else IOS[1]):
+        if self.ios != default_ios(self.sizes):
             parts.append(f"ios{self.ios}")
         return "-".join(parts)
 
@@ -151,10 +151,10 @@ def make_plan(
     if runs_on.format != format:
         fitting = ", ".join(name for name, t in TARGETS.items() if t.format == format)
         raise UsageError(f"target {runs_on.name} runs {runs_on.format}, not {format}; choose from {fitting}")
-    if len(sizes) > 0 and not isinstance(batch, int) and len({*batch}) > 1:
-        raise UsageError("several batch sizes and several input sizes: one artifact has one of the two; give one")
     batch, batches = _batches(batch, format, runs_on.name)
-    sizes = _sizes(tuple(sizes), model, format)
+    sizes = _sizes(sizes, model, format)
+    if batches and sizes:
+        raise UsageError("several batch sizes and several input sizes: one artifact has one of the two; give one")
     meter = _meter(format, lowering, on, threads)
     lowering = None if lowering == AUTO else lowering
     try:
@@ -217,7 +217,7 @@ def make_plan(
         sizes=sizes,
         input_layout=layout,
         image_input=image_input,
-        ios=(FUNCTIONS_IOS if sizes else IOS[1]) if ios is None else ios,
+        ios=default_ios(sizes) if ios is None else ios,
         labels=labels,
         keep_fp32=keep_fp32,
         budget=budget,
@@ -229,6 +229,11 @@ def make_plan(
 def default_precision(format: str) -> Precision:
     """Of a format. The Neural Engine computes in fp16 only, and coremltools has the same default."""
     return "fp16" if format == "coreml" else "fp32"
+
+
+def default_ios(sizes: Sequence[int]) -> int:
+    """Of an artifact with these input sizes, if it has several."""
+    return FUNCTIONS_IOS if sizes else IOS[1]
 
 
 def _batches(given: int | Sequence[int], format: str, target: str) -> tuple[int, tuple[int, ...]]:
@@ -249,7 +254,7 @@ def _batches(given: int | Sequence[int], format: str, target: str) -> tuple[int,
     return -1, tuple(sorted(sizes))
 
 
-def _sizes(sizes: tuple[int, ...], model: DMF, format: str) -> tuple[int, ...]:
+def _sizes(sizes: Sequence[int], model: DMF, format: str) -> tuple[int, ...]:
     """The model's input size and the others, if there are any."""
     config, others = model.config, tuple(size for size in dict.fromkeys(sizes) if size != model.config.image_size)
     if others and format != "coreml":
