@@ -42,7 +42,7 @@ PEERS = {
 def open_peer(name: str, folder: Path) -> Subject:
     """A peer, converted to `folder` unless it is there, and a photograph to run it on."""
     peer, path = PEERS[name], folder / f"{name}.tflite"
-    x = photograph(PHOTOGRAPH, SIZE)[None] * np.float32(peer.scale) + np.float32(peer.shift)
+    x = photograph(PHOTOGRAPH, SIZE, SIZE)[None] * np.float32(peer.scale) + np.float32(peer.shift)
     if not path.exists():
         with captured(Path(os.devnull)):
             convert(peer, x, path)

@@ -83,7 +83,7 @@ def make_pictures(folder: Path, count: int, size: int) -> Path:
     for i in range(count):
         side = int(generator.integers(size // 2, size + 1))
         left, top = (int(edge) for edge in generator.integers(0, size - side + 1, 2))
-        whole = Image.fromarray(photograph(PHOTOGRAPHS[i % len(PHOTOGRAPHS)], size))
+        whole = Image.fromarray(photograph(PHOTOGRAPHS[i % len(PHOTOGRAPHS)], size, size))
         crop = whole.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
         noise = Image.fromarray(generator.integers(0, 256, (size, size, 3), np.uint8))
         Image.blend(crop, noise, generator.uniform(0, 0.5)).save(folder / f"{i:03}.png")

@@ -39,19 +39,19 @@ def seed_weights(model: DMF, seed: int) -> DMF:
         elif isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
             normal(module.bias, 0, 0.2)
     dtype = model.tokens.dtype
-    _set_statistics(model.double(), pictures(8, model.config.image_size, generator).double())
+    _set_statistics(model.double(), pictures(8, (model.config.image_size,) * 2, generator).double())
     return model.to(dtype).eval()
 
 
-def pictures(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Random normalised pictures (count, 3, size, size): a coarse and a fine pattern of random colour and contrast."""
+def pictures(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Random normalised pictures (count, 3, *size): a coarse and a fine pattern of random colour and contrast."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(count, *shape, generator=generator).double()  # see _set_statistics
 
-    coarse, fine, mean = normal(3, 4, 4), normal(3, size, size), 0.7 * normal(3, 1, 1)
+    coarse, fine, mean = normal(3, 4, 4), normal(3, *size), 0.7 * normal(3, 1, 1)
     contrast = 0.2 + 0.8 * torch.rand(2, count, 1, 1, 1, generator=generator).double()
-    smooth = F.interpolate(coarse, size=(size, size), mode="bilinear")
+    smooth = F.interpolate(coarse, size=size, mode="bilinear")
     return (mean + contrast[0] * smooth + contrast[1] * fine).float()
 
 

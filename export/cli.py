@@ -1,5 +1,7 @@
 """``dmf-export``: a checkpoint becomes packages, each proven."""
 
+import argparse
+import copy
 import json
 import os
 import platform
@@ -10,16 +12,18 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
+import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import dmf
+from dmf.detection import DETECTORS, create_detector
 from export import convert, lowering, target
-from export.delegates.forecast import Forecast, forecast, outcome, static_graph, with_alternatives
+from export.delegates.forecast import Forecast, forecast, outcome, with_alternatives
 from export.destination import check_destination
+from export.model import MODELS, Model, create, image_size, load, static_graph
 from export.package import LABELS_NAME
 from export.pipeline import Prepared, prepare, sensitivities, write_package
 from export.plan import IOS, Plan, make_plan
@@ -42,6 +46,7 @@ examples:
   dmf-export --model dmf_s --checkpoint s.safetensors --format all --out build/
   dmf-export --model dmf_nano --format coreml --image-input --labels names.txt
   dmf-export --format coreml --image-size 224 192 160
+  dmf-export --model retinanet_dmf_s --image-size 320x512 --format tflite --nms
   dmf-export --format tflite --target nnapi --dry-run
   dmf-export --model dmf_nano --format onnx --lowering auto --on arm64
 
@@ -58,16 +63,17 @@ def build_parser() -> commandline.ArgumentParser:
     )
     add = parser.add_argument
     add("--format", choices=[*convert.FORMATS, "all"], help="what to write (required, unless --target says it)")
-    add("--model", choices=list(dmf.VARIANTS), default="dmf_xxs", help="default: dmf_xxs")
+    add("--model", choices=list(MODELS), metavar="NAME", default="dmf_xxs", help="of --list (default: dmf_xxs)")
     add("--checkpoint", metavar="FILE", help="default: the one that comes with the model, else seeded random weights")
     add("--seed", type=commandline.whole_number(0), metavar="N", help="seeded random weights, whatever comes with it")
     add(
         "--image-size",
-        type=commandline.whole_number(1),
+        type=size,
         nargs="+",
         default=[],
         metavar="PX",
-        help="side of the square input (default: the model's); Core ML: several, which share the weights",
+        help="side of a square input, or of a detector's HEIGHTxWIDTH, too (default: the model's); Core ML: several "
+        "of a classifier, which share the weights",
     )
     add("--out", default="build", metavar="DIR", help="where packages go (default: build)")
     add("--overwrite", action="store_true", help="replace packages that exist")
@@ -137,6 +143,7 @@ def build_parser() -> commandline.ArgumentParser:
     add("--input-layout", choices=["NCHW", "NHWC"], help="default: NHWC for TFLite, else NCHW")
     add("--image-input", action="store_true", help="Core ML: take an image and normalise it in the graph")
     add("--ios", type=int, choices=IOS, help="Core ML: the oldest iOS that is to run it (default: 17)")
+    add("--nms", action="store_true", help="a detector: suppress in the graph, by what the format has for it")
     add("--labels", metavar="FILE", help="class names, one a line; Core ML with --image-input answers with them")
     add(
         "--dry-run",
@@ -179,6 +186,8 @@ def _export(argv: Sequence[str] | None) -> int:
     if arguments.budget_mb is not None and arguments.budget_db is not None:
         raise UsageError("--budget-mb and --budget-db are two ways to say it; give one")
     progress, out = commandline.Progress(quiet=arguments.quiet), Path(arguments.out)
+    if arguments.sensitivity and arguments.model in DETECTORS:
+        raise UsageError(f"--sensitivity is of logits, and {arguments.model} is a detector; give a classifier")
     model, origin = load_model(arguments.model, arguments.checkpoint, arguments.seed, *arguments.image_size[:1])
     plans = plan_formats(model, origin, arguments)
     for plan in () if arguments.dry_run or arguments.sensitivity else plans:
@@ -194,11 +203,12 @@ def _export(argv: Sequence[str] | None) -> int:
     if arguments.dry_run:
         return dry_run(plans, model, out, arguments.json, progress)
     if arguments.sensitivity:
+        assert isinstance(model, dmf.DMF)
         pictures = find_calibration(arguments.calibration and Path(arguments.calibration), model.config)
         plan, prepared = replace(plans[0], calibration=pictures), prepare(model, origin, progress)
         return print_sensitivity(plan, prepared, out, arguments.json, progress)
     prepared = prepare(model, origin, progress)
-    plans = [tuned(plan, prepared.graph, model.config.image_size, progress) for plan in plans]
+    plans = [tuned(plan, prepared.graph, image_size(model), progress) for plan in plans]
     packages = [write_package(plan, prepared, out, arguments.overwrite, progress) for plan in plans]
     every = [function for package in packages for function in package.functions]
     latencies = measure_here(every, progress)
@@ -213,7 +223,9 @@ def _export(argv: Sequence[str] | None) -> int:
         width = Console(width=1000).measure(table).maximum  # no figure is cut off, even if lines wrap
         Console(width=width).print(table)
         for plan, package in zip(plans, packages, strict=True):
-            expected = forecast(plan, prepared.graph, model.config.image_size)
+            if plan.detection is not None and plan.detection.form != "dense":  # more than what was forecast
+                continue
+            expected = forecast(plan, prepared.graph, image_size(model))
             if (found := outcome(expected, package.artifact)) is not None:
                 print(f"{plan.name}: {found.describe(expected.delegate)}")
         print_left(packages)
@@ -221,11 +233,11 @@ def _export(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def dry_run(plans: Sequence[Plan], model: dmf.DMF, out: Path, as_json: bool, progress: commandline.Progress) -> int:
+def dry_run(plans: Sequence[Plan], model: Model, out: Path, as_json: bool, progress: commandline.Progress) -> int:
     """Print what an export would do, and what of its result the target's delegate would refuse."""
     with progress.stage("forecast: the operations, without data"):
-        graph = static_graph(model)
-        size = model.config.image_size
+        graph = static_graph(copy.deepcopy(model).float().eval())
+        size = image_size(model)
         forecasts = [with_alternatives(forecast(plan, graph, size), graph, size) for plan in plans]
     if as_json:
         print(json.dumps([each.to_json() | {"package": str(out / each.plan.name)} for each in forecasts], indent=2))
@@ -282,8 +294,8 @@ def print_forecast(expected: Forecast, out: Path) -> None:
 
 
 def load_model(
-    name: str, checkpoint: str | Path | None, seed: int | None, image_size: int | None = None
-) -> tuple[dmf.DMF, Origin]:
+    name: str, checkpoint: str | Path | None, seed: int | None, size: tuple[int, int] | None = None
+) -> tuple[Model, Origin]:
     """The model to export, and where its weights came from. Raises `UsageError`."""
     if checkpoint is not None and seed is not None:
         raise UsageError(f"--seed {seed} is of random weights, but there is --checkpoint {checkpoint}; give one")
@@ -292,17 +304,22 @@ def load_model(
     if checkpoint is None and seed is None:
         checkpoint = dmf.pretrained(name)
     try:
-        changes: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
         if checkpoint is None:
-            return dmf.seed_weights(dmf.create_model(name, **changes), seed or 0), Origin(seed=seed or 0)
-        model = dmf.load_checkpoint(checkpoint, name)
-        model.config = replace(model.config, **changes)
-        return model, Origin(path=Path(checkpoint))
+            return create(name, seed or 0, size), Origin(seed=seed or 0)
+        return load(checkpoint, name, size), Origin(path=Path(checkpoint))
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[Plan]:
+def size(text: str) -> tuple[int, int]:
+    """A parser for ``type=`` that takes a side, or HEIGHTxWIDTH."""
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a side in px, as 320, or HEIGHTxWIDTH, as 320x512")
+    return int(sides[0]), int(sides[-1])
+
+
+def plan_formats(model: Model, origin: Origin, arguments: Namespace) -> list[Plan]:
     """One plan per requested format. Options that only one format has are given to that one."""
     formats = list(convert.FORMATS) if arguments.format == "all" else [arguments.format]
     everywhere = arguments.format != "all"
@@ -321,14 +338,22 @@ def plan_formats(model: dmf.DMF, origin: Origin, arguments: Namespace) -> list[P
             calibration=None if arguments.sensitivity else arguments.calibration,
             budget=budget_of(arguments),
             batch=batch_of(arguments, format),
-            sizes=arguments.image_size[1:] if everywhere or format == "coreml" else (),
+            sizes=others(arguments.image_size) if everywhere or format == "coreml" else (),
             input_layout=arguments.input_layout,
             image_input=arguments.image_input and (everywhere or format == "coreml"),
             ios=arguments.ios if everywhere or format == "coreml" else None,
             labels=labels,
+            nms=arguments.nms,
         )
         for format in formats
     ]
+
+
+def others(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """The sides of all but the first. Raises `UsageError`."""
+    if not_square := next((each for each in sizes[1:] if each[0] != each[1]), None):
+        raise UsageError(f"image size {not_square[0]}x{not_square[1]}: several sizes are for classifiers, and square")
+    return [side for side, _ in sizes[1:]]
 
 
 def batch_of(arguments: Namespace, format: str) -> int | list[int]:
@@ -370,7 +395,7 @@ def results_table(packages: Sequence[Package], latencies: dict[str, LatencyRepor
     """One row per package: parity, size, latency."""
     table = Table(title="proven equal to PyTorch", title_justify="left", box=box.SIMPLE, pad_edge=False)
     table.add_column("package", no_wrap=True)
-    for header in ("max error", "allowed", "PSNR dB", "top-1", "MB", "p50 ms"):
+    for header in ("max error", "allowed", "PSNR dB", "answers", "MB", "p50 ms"):
         table.add_column(header, justify="right", no_wrap=True)
     for package in packages:
         output, report = package.manifest.parity.outputs[0], latencies[package.manifest.name]
@@ -379,11 +404,20 @@ def results_table(packages: Sequence[Package], latencies: dict[str, LatencyRepor
             f"{output.max_abs_error:.1e}",
             f"{output.budget_max_abs_error:.1e}",
             "exact" if output.psnr_db is None else f"{output.psnr_db:.1f}",
-            f"{output.top1_agreement:.0%}" if output.top1_agreement is not None else "-",
+            agreement(package),
             f"{size_bytes(package) / 1e6:.1f}",
             f"{report.p50_ms:.2f}" if report else "on Apple only",
         )
     return table
+
+
+def agreement(package: Package) -> str:
+    """The share of the inputs with the same top-1 class, or of a detector the objects that match."""
+    parity = package.manifest.parity
+    if (found := parity.detections) is not None:
+        return f"{found.matched} of {found.found} objects"
+    share = parity.outputs[0].top1_agreement
+    return f"{share:.0%} top-1" if share is not None else "-"
 
 
 def size_bytes(package: Package) -> int:
@@ -436,9 +470,12 @@ def print_list() -> None:
     """Everything that can be named on the command line."""
     console = Console()
     models = Table("model", "input", "parameters", title="models", title_justify="left")
-    for name, config in dmf.VARIANTS.items():
-        count = sum(p.numel() for p in dmf.create_model(name).parameters())
-        models.add_row(name, f"{config.image_size} x {config.image_size}", f"{count:,}")
+    with torch.device("meta"):
+        everything: list[Model] = [dmf.create_model(name) for name in dmf.VARIANTS]
+        everything += [create_detector(name) for name in DETECTORS]
+    for name, model in zip(MODELS, everything, strict=True):
+        height, width = image_size(model)
+        models.add_row(name, f"{height} x {width}", f"{sum(p.numel() for p in model.parameters()):,}")
     formats = Table("format", "converter", "input", title="formats", title_justify="left")
     for c in convert.CONVERTERS.values():
         formats.add_row(c.format, c.name, c.input_layout.name)

@@ -23,7 +23,7 @@ from export.reparameterize import reparameterize
 from export.target import DEFAULT_TARGETS, TARGETS
 from export.verify.inputs import Inputs
 from export.verify.parity import TOLERANCES, Run, Verdict, verify
-from export.verify.reference import Logits, Reference
+from export.verify.reference import Output, Reference, Values
 from runtime.commandline import nearest
 from runtime.errors import CommandError, ConverterError, ParityError, RunnerError, UsageError
 from runtime.manifest import Parity
@@ -96,7 +96,7 @@ def _choices(format: str, path: Path, lowering: str | None, overwrite: bool) -> 
 def _reference(source: nn.Module, graph: nn.Module, examples: Tensor) -> Reference:
     """Of the user's model, in float64; `graph` only says what it would give if its routing were frozen."""
     images = examples.float().double()  # as the artifact gets them
-    logits = _one_by_one(source, images)
+    exact = _one_by_one(source, images)
     float32 = _one_by_one(copy.deepcopy(source).float(), images.float())
     frozen = copy.deepcopy(graph)
     held: dict[nn.Module, object] = {}
@@ -105,10 +105,11 @@ def _reference(source: nn.Module, graph: nn.Module, examples: Tensor) -> Referen
             module.routing.register_forward_hook(lambda routing, _, weights: held.setdefault(routing, weights))
     names = tuple(f"example {i}" for i in range(len(images)))
     inputs = Inputs(images.float().numpy(), names)  # float32 (N, C, H, W), as what `_open` gives takes them
-    return Reference(inputs, logits, np.abs(float32 - logits).max(1), _one_by_one(frozen, images))
+    output = Output("logits", exact, np.abs(float32 - exact).max(1), _one_by_one(frozen, images))
+    return Reference(inputs, (output,))
 
 
-def _one_by_one(model: nn.Module, images: Tensor) -> Logits:
+def _one_by_one(model: nn.Module, images: Tensor) -> Values:
     """(N, everything that `model` gives for one). Raises `UsageError` unless that is one tensor."""
     outputs = [model(image) for image in images.split(1)]
     if not isinstance(outputs[0], Tensor):
@@ -120,7 +121,8 @@ def _check_exact(lowered: nn.Module, reference: Reference) -> None:
     """In float64, two samples at once. Raises `ParityError`."""
     pairs = torch.from_numpy(reference.inputs.images).double().split(2)
     logits = torch.cat([lowered(pair).flatten(1) for pair in pairs]).numpy()
-    error = np.abs(logits - reference.logits).max() / np.abs(reference.logits).max()
+    (output,) = reference.outputs
+    error = np.abs(logits - output.values).max() / np.abs(output.values).max()
     if not error <= FOLD_TOLERANCE:
         raise ParityError(
             f"the rewritten model is {error:.2g} (relative) from the model; at most {FOLD_TOLERANCE}: "
@@ -174,13 +176,9 @@ def _open(format: str, artifact: Path) -> tuple[Run, str]:
     """
     if format != "coreml":
         runner = open_runner(format, artifact)
-        return lambda images: np.concatenate([_row(runner.run(x[None])[0]) for x in images]), runner.description
+        return lambda images: {"logits": [runner.run(x[None])[0] for x in images]}, runner.description
     from export.verify.mil_interpreter import MilInterpreter
 
     program = MilInterpreter(artifact)
     checked_by = "MIL interpreter; Apple's runtime was not run"
-    return lambda images: np.concatenate([_row(program.run({"image": x[None]})["logits"]) for x in images]), checked_by
-
-
-def _row(output: Logits) -> Logits:
-    return np.asarray(output, np.float64).reshape(1, -1)
+    return lambda images: {"logits": [program.run({"image": x[None]})["logits"] for x in images]}, checked_by

@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dmf import DMF
+from dmf.detection import Detector, RetinaNet
 from export import provenance
 from export.convert.coreml import LABEL, PROBABILITIES
+from export.model import Model as Exported
+from export.model import image_size
 from export.plan import Plan
 from export.precision import Precision
 from export.provenance import Origin
@@ -15,6 +18,7 @@ from export.verify.parity import Verdict
 from runtime.manifest import (
     GOLDEN_NAME,
     Calibration,
+    Detection,
     Function,
     InputSpec,
     Lowering,
@@ -39,7 +43,7 @@ def golden_name(function: str) -> str:
 
 def make_manifest(
     plan: Plan,
-    model: DMF,
+    model: Exported,
     origin: Origin,
     proven: Mapping[str, tuple[InputSpec, Verdict]],
     left: Sequence[Left],
@@ -47,10 +51,6 @@ def make_manifest(
 ) -> Manifest:
     """Of the package in `folder`; `proven` is every function's input and verdict."""
     config, (spec, verdict) = model.config, proven[MAIN]
-    outputs = [OutputSpec("logits", (plan.batch, config.num_classes), "float16" if is_half(plan) else "float32")]
-    if plan.is_classifier:
-        outputs.append(OutputSpec(PROBABILITIES, (plan.batch, config.num_classes), "float32"))
-        outputs.append(OutputSpec(LABEL, (plan.batch,), "string"))
     return Manifest(
         name=plan.name,
         format=plan.converter.format,  # type: ignore[arg-type]  # one of the schema's formats, as CONVERTERS has them
@@ -66,7 +66,8 @@ def make_manifest(
         source=provenance.source(),
         tools=provenance.tools(),
         inputs=(spec,),
-        outputs=tuple(outputs),
+        outputs=outputs(plan, model),
+        detection=plan.detection,
         labels=LABELS_NAME if plan.labels is not None else None,
         parity=verdict.parity,
         functions=tuple(
@@ -81,6 +82,40 @@ def make_manifest(
             golden=[golden_name(name) for name in proven],
         ),
     )
+
+
+def outputs(plan: Plan, model: Exported) -> tuple[OutputSpec, ...]:
+    """Of the artifact, in its order."""
+    classes = model.config.num_classes
+    if not isinstance(model, DMF):
+        assert plan.detection is not None
+        form = plan.detection.form
+        return tuple(
+            OutputSpec(name, shape, "int64" if (form, name) == ("onnx_nms", "labels") else "float32")
+            for name, shape in object_shapes(plan.detection, model)
+        )
+    logits = OutputSpec("logits", (plan.batch, classes), "float16" if is_half(plan) else "float32")
+    if not plan.is_classifier:
+        return (logits,)
+    return (
+        logits,
+        OutputSpec(PROBABILITIES, (plan.batch, classes), "float32"),
+        OutputSpec(LABEL, (plan.batch,), "string"),
+    )
+
+
+def object_shapes(detection: Detection, model: Detector) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of what a detector gives in this form (`runtime.detections`); -1 is what depends on the data."""
+    classes, most = model.config.num_classes, detection.max_detections
+    if detection.form == "tflite_detection_postprocess":
+        return [("boxes", (1, most, 4)), ("labels", (1, most)), ("scores", (1, most)), ("count", (1,))]
+    if detection.form == "coreml_nms":
+        return [("confidence", (-1, classes)), ("coordinates", (-1, 4))]
+    if isinstance(model, RetinaNet) and detection.form == "dense":
+        anchors = sum(map(len, model.anchors(*image_size(model))))
+        return [("scores", (1, anchors, classes)), ("boxes", (1, anchors, 4))]
+    shapes: list[tuple[str, tuple[int, ...]]] = [("boxes", (-1, 4)), ("scores", (-1,)), ("labels", (-1,))]
+    return shapes if isinstance(model, RetinaNet) else [*shapes, ("masks", (-1, 28, 28)), ("proposals", (-1, 4))]
 
 
 def is_half(plan: Plan) -> bool:

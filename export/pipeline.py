@@ -3,7 +3,7 @@
 import copy
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,16 +12,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from dmf import DMF
+from dmf.detection import Detector, MaskRCNN
 from export.captured import captured, interruptible
 from export.convert import coreml
 from export.convert.options import Options
 from export.destination import check_destination, disk_full, keep_rejected, put_in_place, workspace
+from export.detection.retinanet import DECODING
+from export.detection.suppression import append_suppression
 from export.layout import NCHW, NHWC, Layout
 from export.lowering import lower
+from export.model import Model, at_size, image_size, output_names, static_graph
 from export.package import LABELS_NAME, MAIN, golden_name, make_manifest
-from export.plan import Plan, input_spec, make_plan
+from export.plan import CANDIDATES, Plan, input_spec, make_plan
 from export.precision import Precision
 from export.provenance import Origin, weights_sha256
 from export.quantize import quantizer
@@ -30,22 +34,23 @@ from export.quantize.fitting import CHOICES, fit
 from export.quantize.rounding import rounded
 from export.quantize.sensitivity import Damage, sensitivity
 from export.quantize.weights import Left, Weights
-from export.reparameterize import reparameterize
 from export.scopes import is_within
-from export.static import StaticDMF
 from export.tuning import tuned
-from export.verify.artifact import verify_artifact
+from export.verify import two_stages
+from export.verify.artifact import run_artifact, verify_artifact
 from export.verify.inputs import Inputs, normalize, verification_inputs
-from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict
+from export.verify.objects import IOU, LOOSE_IOU, Objects, expect_dense
+from export.verify.parity import ORACLE, TWIN_ORACLE, Verdict, budgets_of
 from export.verify.range_audit import audit, refuse, text
-from export.verify.reference import Reference, compute_reference, without_bank
+from export.verify.reference import Reference, by_name, compute_reference, without_bank
 from export.verify.stored import in_precision
 from export.verify.taps import find_taps
 from runtime.commandline import SILENT, Progress
 from runtime.errors import CommandError, ConverterError, ParityError, RunnerError, UsageError
-from runtime.golden import Golden, Taps, write_golden
-from runtime.manifest import InputSpec, Package, write_manifest
+from runtime.golden import Golden, GoldenObjects, Taps, write_golden
+from runtime.manifest import Detection, InputSpec, Package, write_manifest
 from runtime.preprocess import MEAN, STD, to_input
+from runtime.sketch import SUMS, sketch
 
 FEW = 8  # pictures that sensitivities are measured on
 FOLD_TOLERANCE = 1e-10  # relative, in float64: folds are exact
@@ -55,9 +60,9 @@ FOLD_TOLERANCE = 1e-10  # relative, in float64: folds are exact
 class Prepared:
     """A model with what all of its exports share: the static graph, proven equal, and the reference outputs."""
 
-    model: DMF
+    model: Model
     origin: Origin
-    graph: StaticDMF
+    graph: nn.Module
     reference: Reference
 
     @cached_property
@@ -71,40 +76,49 @@ class Prepared:
 
     def spec(self, plan: Plan, function: str | None = None) -> InputSpec:
         """The artifact's input."""
-        return input_spec(plan, self.model.config.image_size, function)
+        return input_spec(plan, image_size(self.model), function)
 
     def at(self, size: int, progress: Progress = SILENT) -> "Prepared":
-        """The same for pictures of another size."""
-        model = copy.deepcopy(self.model)
-        model.config = replace(model.config, image_size=size)
-        return prepare(model, self.origin, progress)
+        """The same for square pictures of another size."""
+        return prepare(at_size(self.model, (size, size)), self.origin, progress)
 
 
-def prepare(model: DMF, origin: Origin, progress: Progress = SILENT) -> Prepared:
+def prepare(model: Model, origin: Origin, progress: Progress = SILENT) -> Prepared:
     """Raises `ParityError` if the static graph is not the model."""
     model = copy.deepcopy(model).float().eval()
     with progress.stage("reference: eager PyTorch in float64"):
         inputs = verification_inputs(model)
-        reference = compute_reference(model, inputs)
+        # what a Mask R-CNN gives depends on what its first stage proposes: see `export.verify.two_stages`
+        reference = Reference(inputs, ()) if isinstance(model, MaskRCNN) else compute_reference(model, inputs)
     with progress.stage("reparameterize: fold, prove in float64"):
-        graph = reparameterize(copy.deepcopy(model).double())
-        check_folds(graph, reference)
+        graph = static_graph(copy.deepcopy(model).double())
+        if isinstance(model, MaskRCNN):
+            two_stages.check_folds(graph, model, inputs, FOLD_TOLERANCE)
+        else:
+            check_folds(graph, output_names(model), reference)
     return Prepared(model, origin, graph.float(), reference)
 
 
 @torch.no_grad()
-def check_folds(graph: StaticDMF, reference: Reference) -> None:
+def check_folds(graph: nn.Module, names: Sequence[str], reference: Reference) -> None:
     """The static graph, of float64, against the reference, two samples at once. Raises `ParityError`."""
-    logits = torch.cat([graph(pair) for pair in normalize(reference.inputs.images, torch.float64).split(2)]).numpy()
-    error = np.abs(logits - reference.logits).max() / np.abs(reference.logits).max()
-    if not error <= FOLD_TOLERANCE:
-        raise ParityError(
-            f"the reparameterised graph is {error:.2g} (relative) from the model; at most {FOLD_TOLERANCE}"
-        )
+    pairs = normalize(reference.inputs.images, torch.float64).split(2)
+    given = by_name(names, (several(graph(pair)) for pair in pairs))
+    for output in reference.outputs:
+        error = np.abs(given[output.name] - output.values).max() / np.abs(output.values).max()
+        if not error <= FOLD_TOLERANCE:
+            raise ParityError(
+                f"the reparameterised graph is {error:.2g} (relative) from the model; at most {FOLD_TOLERANCE}"
+            )
+
+
+def several(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a graph gives, whether that is one tensor or more."""
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
 def export(
-    model: DMF,
+    model: Model,
     format: str,
     *,
     out: str | Path = "build",
@@ -119,7 +133,7 @@ def export(
     plan = make_plan(model, format, **choices)  # type: ignore[arg-type]  # forwarded by name; make_plan checks them
     check_destination(Path(out), plan.name, overwrite)
     prepared = prepare(model, origin or Origin())
-    plan = tuned(plan, prepared.graph, model.config.image_size)
+    plan = tuned(plan, prepared.graph, image_size(model))
     return write_package(plan, prepared, Path(out), overwrite)
 
 
@@ -156,6 +170,9 @@ def write_package(plan: Plan, prepared: Prepared, out: Path, overwrite: bool, pr
             spec = part.spec(plan, name if len(parts) > 1 else None)
             with progress.stage(f"{labels[name]}: verify"):
                 verdict = prove(plan, part, spec, artifact, rejected)
+            if plan.nms:
+                with progress.stage(f"{labels[name]}: suppress"):
+                    verdict = suppress(plan, part, spec, artifact, log, rejected, verdict)
             with progress.stage(f"{labels[name]}: golden vectors"):
                 write_golden(artifact.parent / golden_name(name), golden_vectors(plan, part, spec, artifact, verdict))
             proven[name] = spec, verdict
@@ -172,7 +189,7 @@ def functions(plan: Plan, prepared: Prepared, progress: Progress) -> dict[str, P
     return {MAIN: prepared} | {f"size_{size}": prepared.at(size, progress) for size in plan.sizes[1:]}
 
 
-def lowered(plan: Plan, prepared: Prepared) -> StaticDMF:
+def lowered(plan: Plan, prepared: Prepared) -> nn.Module:
     """What is converted."""
     layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
     layout, input_layout = plan.layout, layouts[plan.input_layout]
@@ -188,13 +205,15 @@ def check_range(plan: Plan, prepared: Prepared, work: Path, rejected: Path) -> l
     with captured(Path(os.devnull)), interruptible():
         ranges = audit(graph, normalize(prepared.reference.inputs.images))
     try:
-        refuse(ranges, plan.keep_fp32)
+        refuse(ranges, in_float32(plan))
     except ParityError as error:
         (work / "report.txt").write_text(f"{error}\n\n{text(ranges)}\n", encoding="utf-8")
         keep_rejected(work, rejected)
         raise ParityError(f"{plan.name}: {error}; every module's range is in {rejected / 'report.txt'}") from error
     return [
-        each.module for each in ranges if each.verdict == "may overflow" and not is_within(each.module, plan.keep_fp32)
+        each.module
+        for each in ranges
+        if each.verdict == "may overflow" and not is_within(each.module, in_float32(plan))
     ]
 
 
@@ -218,15 +237,21 @@ def options(plan: Plan, prepared: Prepared, log: Path) -> Options:
             "lowering": str(plan.lowering),
             "weights_sha256": weights_sha256(prepared.model),
         },
+        outputs=output_names(prepared.model),
         dynamic_batch=plan.batch == -1,
         batches=plan.batches,
         ios=plan.ios,
         in_half=plan.in_half,
-        keep_fp32=plan.keep_fp32,
+        keep_fp32=in_float32(plan),
         mean=MEAN if plan.image_input else None,
         std=STD if plan.image_input else None,
         labels=plan.labels if plan.is_classifier else None,
     )
+
+
+def in_float32(plan: Plan) -> tuple[str, ...]:
+    """The modules that are computed in it, whatever the precision: a detector's boxes, in pixels, always are."""
+    return (*plan.keep_fp32, DECODING) if plan.detection is not None else plan.keep_fp32
 
 
 @contextmanager
@@ -328,19 +353,87 @@ def prove(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, rejec
 
     Raises `ParityError`; `RunnerError` for an artifact that can't be opened or run.
     """
+    if isinstance(prepared.model, MaskRCNN):
+        return prove_two_stages(plan, prepared.model, prepared.reference.inputs, spec, artifact, rejected)
     oracle, reference = TWIN_ORACLE if plan.lowering.is_twin else ORACLE, yardsticks(plan, prepared)
-    try:
+    if plan.detection is not None:
+        reference = replace(reference, objects=objects(reference, plan, dense(plan.detection), spec.crop))
+    with kept_if_wrong(plan, artifact, rejected):
         verdict = verify_artifact(plan.converter.format, artifact, spec, reference, plan.tolerance, oracle)
         if not verdict.failures:
             return verdict
         where = first_lost(plan, prepared, spec, artifact, verdict)
         raise ParityError("; ".join([*verdict.failures, *where]))
+
+
+def prove_two_stages(
+    plan: Plan, model: MaskRCNN, inputs: Inputs, spec: InputSpec, artifact: Path, rejected: Path
+) -> Verdict:
+    """As `prove`."""
+    assert plan.detection is not None
+    model = without_bank(model) if plan.lowering.is_twin else model
+    with kept_if_wrong(plan, artifact, rejected):
+        answers, checked_by = run_artifact(plan.converter.format, artifact, spec, inputs.images)
+        verdict = two_stages.judge_two_stages(model, answers, inputs, plan.detection, plan.tolerance, checked_by)
+        if verdict.failures:
+            raise ParityError("; ".join(verdict.failures))
+    return verdict
+
+
+@contextmanager
+def kept_if_wrong(plan: Plan, artifact: Path, rejected: Path) -> Iterator[None]:
+    """An artifact that is found to be wrong goes to `rejected`, with a report."""
+    try:
+        yield
     except (ParityError, RunnerError) as error:
         (artifact.parent / "report.txt").write_text(f"{error}\n", encoding="utf-8")
         keep_rejected(artifact.parent, rejected)
         message = str(error).replace(str(artifact.parent), str(rejected))
         what = "is not the model" if isinstance(error, ParityError) else "can't be run"
         raise type(error)(f"{plan.name} {what}: {message}; kept in {rejected}") from error
+
+
+def dense(detection: Detection) -> Detection:
+    """How the outputs are read of an artifact that does not suppress yet."""
+    return replace(detection, form="dense", candidates=CANDIDATES)
+
+
+def objects(reference: Reference, plan: Plan, detection: Detection, size: tuple[int, int]) -> Objects:
+    """What a RetinaNet must find in the reference's inputs, if its outputs may differ by the plan's tolerance."""
+    scores, boxes = reference.outputs
+    score_budgets, box_budgets = (budgets_of(output, plan.tolerance) for output in reference.outputs)
+    anchors = boxes.values.shape[1] // 4
+    return Objects(
+        detection,
+        size,
+        tuple(
+            expect_dense(score.reshape(anchors, -1), box.reshape(anchors, 4), score_budget, box_budget, detection)
+            for score, box, score_budget, box_budget in zip(
+                scores.values, boxes.values, score_budgets, box_budgets, strict=True
+            )
+        ),
+        score_budgets,
+        IOU if plan.precision == "fp32" else LOOSE_IOU,
+    )
+
+
+def suppress(
+    plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, log: Path, rejected: Path, verdict: Verdict
+) -> Verdict:
+    """Let a proven artifact suppress by itself; the verdict on what it finds then. Raises as `convert` and `prove`."""
+    assert plan.detection is not None and isinstance(prepared.model, Detector)
+    with tool(f"appending suppression for {plan.converter.format}", log, rejected):
+        append_suppression(
+            plan.converter.format, artifact, plan.detection, spec.crop, prepared.model.config.num_classes, plan.labels
+        )
+    reference = yardsticks(plan, prepared)
+    found = Reference(reference.inputs, (), objects(reference, plan, plan.detection, spec.crop))
+    with kept_if_wrong(plan, artifact, rejected):
+        after = verify_artifact(plan.converter.format, artifact, spec, found, plan.tolerance)
+        if after.failures:
+            raise ParityError("; ".join(after.failures))
+    parity = replace(verdict.parity, detections=after.parity.detections)
+    return replace(verdict, parity=parity, objects=after.objects)
 
 
 def first_lost(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> list[str]:
@@ -361,15 +454,44 @@ def taps(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdic
     return find_taps(graph, names, format, artifact, spec, inputs, verdict.parity.tolerance)
 
 
-def golden_vectors(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> Golden:
+def golden_vectors(
+    plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict
+) -> Golden | GoldenObjects:
     """What a proven artifact must answer, and its modules compute. Raises as `find_taps` does."""
+    if plan.detection is not None:
+        return golden_objects(plan, prepared, spec, artifact, verdict)
     reference = prepared.reference_of(plan)
-    (logits,) = verdict.parity.outputs
+    (logits,), (output,) = verdict.parity.outputs, reference.outputs
     return Golden(
         reference.inputs.images,
-        reference.logits,
+        output.values,
         np.array([each.budget_abs_error for each in logits.per_input]),
         reference.inputs.names,
-        reference.frozen,
+        output.frozen,
         taps(plan, prepared, spec, artifact, verdict),
+    )
+
+
+def golden_objects(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> GoldenObjects:
+    """What a proven detector must find; of outputs that are dense, which are large, sketches."""
+    reference, found = prepared.reference, verdict.objects
+    assert found is not None
+    outputs = () if plan.nms else reference.outputs
+    tolerance, count = plan.tolerance, len(reference.inputs.images)
+    sketches, budgets = np.zeros((len(outputs), count, SUMS)), np.zeros((len(outputs), count))
+    for i, output in enumerate(outputs):
+        sketches[i] = [sketch(row) for row in output.values]
+        errors = np.linalg.norm([sketch(row) for row in verdict.answers[output.name]] - sketches[i], axis=1)
+        norms = np.linalg.norm(sketches[i], axis=1)
+        budgets[i] = np.maximum(tolerance.yardstick_factor * errors, tolerance.relative * norms)
+    return GoldenObjects(
+        reference.inputs.images,
+        reference.inputs.names,
+        found.expected,
+        found.iou,
+        found.score_budgets,
+        tuple(output.name for output in outputs),
+        sketches.astype(np.float32),
+        budgets,
+        taps(plan, prepared, spec, artifact, verdict) if outputs else None,
     )

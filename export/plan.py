@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from dmf import DMF, VARIANTS
+from dmf.detection import Detector, MaskRCNN
 from export.convert import CONVERTERS, FORMATS, Converter
 from export.layout import Layout
 from export.lowering import AUTO, Lowering
 from export.lowering.bc1s import BC1S
+from export.model import Model, variant_name
 from export.precision import PRECISIONS, Exceptions, Precision
 from export.quantize.budget import Budget
 from export.quantize.calibration import Calibration, find_calibration, read_calibration
@@ -19,13 +20,16 @@ from export.target import DEFAULT_TARGETS, TARGETS, Target
 from export.verify.parity import tolerance_of
 from runtime.commandline import nearest
 from runtime.errors import UsageError
-from runtime.manifest import InputSpec, Measured, Tolerance
+from runtime.manifest import Detection, Form, InputSpec, Measured, Tolerance
 from runtime.meter import Meter
 from runtime.preprocess import MEAN, STD
 
 IOS = (16, 17, 18)  # oldest system of a Core ML program; the second is the default
 FUNCTIONS_IOS = 18  # the oldest that runs an artifact of several functions
 ONE_SCALE = "its GPU delegate has one scale for a layer's int8 weights, not one per channel; use fp16"
+CANDIDATES = 5000  # pairs of anchor and class that whoever runs a detector suppresses among
+SUPPRESSION: dict[str, Form] = {"onnx": "onnx_nms", "tflite": "tflite_detection_postprocess", "coreml": "coreml_nms"}
+TWO_STAGES = "its second stage takes as many boxes as the first one finds, which other converters can't express"
 REFUSED = {("litert-gpu", "w8"): ONE_SCALE, ("litert-gpu", "w8a8"): ONE_SCALE}  # format or target, precision
 
 
@@ -45,6 +49,8 @@ class Plan:
     image_input: bool
     ios: int  # Core ML: the oldest that is to run it
     labels: tuple[str, ...] | None
+    detection: Detection | None = None  # of a detector, how its outputs are read
+    nms: bool = False  # suppression is put behind a graph that has none
     keep_fp32: tuple[str, ...] = ()  # modules that are stored and computed in float32, whatever the precision
     assigned: Exceptions = field(default_factory=dict)  # modules that a budget gives more bits than the precision
     budget: Budget | None = None
@@ -60,7 +66,7 @@ class Plan:
     @property
     def is_classifier(self) -> bool:
         """Core ML: it answers with a label and probabilities, too."""
-        return self.image_input and self.labels is not None
+        return self.image_input and self.labels is not None and self.detection is None
 
     @property
     def exceptions(self) -> Exceptions:
@@ -75,7 +81,7 @@ class Plan:
     @property
     def tolerance(self) -> Tolerance:
         """Of the proof."""
-        return tolerance_of(self.precision, self.in_half)
+        return tolerance_of(self.precision, self.in_half, self.detection is not None)
 
     @property
     def is_quantized(self) -> bool:
@@ -110,13 +116,15 @@ class Plan:
             parts.append(self.input_layout.lower())
         if self.image_input:
             parts.append("image")
+        if self.nms:
+            parts.append("nms")
         if self.ios != default_ios(self.sizes):
             parts.append(f"ios{self.ios}")
         return "-".join(parts)
 
 
 def make_plan(
-    model: DMF,
+    model: Model,
     format: str,
     *,
     converter: str | None = None,
@@ -129,6 +137,7 @@ def make_plan(
     image_input: bool = False,
     ios: int | None = None,
     labels: tuple[str, ...] | None = None,
+    nms: bool = False,
     keep_fp32: tuple[str, ...] = (),
     calibration: str | Path | None = None,
     budget: Budget | None = None,
@@ -137,7 +146,8 @@ def make_plan(
 ) -> Plan:
     """Fill in defaults and refuse what can't be done.
 
-    `batch` may be several sizes, and `sizes` of the input come beside the model's own, both for Core ML.
+    `batch` may be several sizes, and `sizes` of the input come beside the model's own, both for Core ML. With `nms` a
+    detector's artifact suppresses by itself.
     `calibration` is a folder of pictures for w8a8; a `budget` is held by w8, fp16 and fp32 for each module; `on` and
     `threads` are for the lowering `auto`.
 
@@ -151,6 +161,10 @@ def make_plan(
     if runs_on.format != format:
         fitting = ", ".join(name for name, t in TARGETS.items() if t.format == format)
         raise UsageError(f"target {runs_on.name} runs {runs_on.format}, not {format}; choose from {fitting}")
+    if isinstance(model, Detector):
+        _check_detector(model, format, converter, precision, batch, sizes, budget, lowering, nms)
+    elif nms:
+        raise UsageError(f"--nms is of detectors; {variant_name(model)} is a classifier")
     batch, batches = _batches(batch, format, runs_on.name)
     sizes = _sizes(sizes, model, format)
     if batches and sizes:
@@ -219,10 +233,53 @@ def make_plan(
         image_input=image_input,
         ios=default_ios(sizes) if ios is None else ios,
         labels=labels,
+        detection=_detection(model, format, nms) if isinstance(model, Detector) else None,
+        nms=nms,
         keep_fp32=keep_fp32,
         budget=budget,
         calibration=_calibration(calibration, stored_in, budget, model),
         meter=meter,
+    )
+
+
+def _check_detector(
+    model: Detector,
+    format: str,
+    converter: str | None,
+    precision: str | None,
+    batch: int | Sequence[int],
+    sizes: Sequence[int],
+    budget: Budget | None,
+    lowering: str | None,
+    nms: bool,
+) -> None:
+    """What is for classifiers only. Raises `UsageError`."""
+    name = variant_name(model)
+    if batch not in (1, [1], (1,)):
+        raise UsageError(f"{name} is exported for one picture at a time; leave out the batch")
+    if sizes:
+        raise UsageError(f"several input sizes in one artifact are for classifiers; export {name} once for each")
+    if converter == "onnx2tf":
+        raise UsageError(f"onnx2tf converts classifiers only; {name} becomes tflite by litert-torch")
+    if precision == "w8a8" or budget is not None:
+        raise UsageError(f"w8a8 and budgets are for classifiers; {name} takes fp32, fp16 or w8")
+    if isinstance(model, MaskRCNN) and format != "onnx":
+        raise UsageError(f"{name} is exported to onnx only: {TWO_STAGES}")
+    if isinstance(model, MaskRCNN) and nms:
+        raise UsageError(f"{name} always suppresses in the graph; leave out --nms")
+    if isinstance(model, MaskRCNN) and (precision not in (None, "fp32") or lowering == AUTO):
+        raise UsageError(f"{name} is exported in fp32 and in a lowering that is named; leave out what asks for another")
+
+
+def _detection(model: Detector, format: str, nms: bool) -> Detection:
+    """How the outputs of its artifact are read."""
+    config, suppresses = model.config, nms or isinstance(model, MaskRCNN)
+    return Detection(
+        form=SUPPRESSION[format] if suppresses else "dense",
+        score_threshold=config.score_threshold,
+        nms_iou=config.nms_iou,
+        max_detections=config.max_detections,
+        candidates=None if suppresses else CANDIDATES,
     )
 
 
@@ -254,8 +311,10 @@ def _batches(given: int | Sequence[int], format: str, target: str) -> tuple[int,
     return -1, tuple(sorted(sizes))
 
 
-def _sizes(sizes: Sequence[int], model: DMF, format: str) -> tuple[int, ...]:
+def _sizes(sizes: Sequence[int], model: Model, format: str) -> tuple[int, ...]:
     """The model's input size and the others, if there are any."""
+    if isinstance(model, Detector):
+        return ()
     config, others = model.config, tuple(size for size in dict.fromkeys(sizes) if size != model.config.image_size)
     if others and format != "coreml":
         raise UsageError(f"several input sizes in one artifact exist for coreml only; export {format} once for each")
@@ -279,9 +338,11 @@ def _precision(given: str | None, budget: Budget | None, format: str, target: st
 
 
 def _calibration(
-    folder: str | Path | None, precision: Precision, budget: Budget | None, model: DMF
+    folder: str | Path | None, precision: Precision, budget: Budget | None, model: Model
 ) -> Calibration | None:
     """The pictures for w8a8; for a budget, too, if there are any."""
+    if isinstance(model, Detector):
+        return None
     path = None if folder is None else Path(folder)
     if precision == "w8a8":
         return read_calibration(path, model.config)
@@ -299,18 +360,10 @@ def _meter(format: str, lowering: str | None, on: str | None, threads: int | Non
     return Meter(_one_of("device", on or "host", ("host", "arm64")), 1 if threads is None else threads)  # type: ignore[arg-type]  # one of these
 
 
-def variant_name(model: DMF) -> str:
-    """The variant that this model is, whatever its ablations, classes and image size; "custom" for none."""
-    changes = {
-        name: getattr(model.config, name) for name in ("num_classes", "image_size", "grn", "routing", "bank_init")
-    }
-    changes |= {name: getattr(model.config, name) for name in ("num_kernels", "token_input", "residual_kernel")}
-    return next((name for name, config in VARIANTS.items() if replace(config, **changes) == model.config), "custom")
-
-
-def input_spec(plan: Plan, size: int, function: str | None = None) -> InputSpec:
-    """Of pictures of this size, taken by this function of the artifact, if it has several."""
-    image = (3, size, size) if plan.input_layout == "NCHW" else (size, size, 3)
+def input_spec(plan: Plan, size: tuple[int, int], function: str | None = None) -> InputSpec:
+    """Of pictures of this height and width, taken by this function of the artifact, if it has several."""
+    image = (3, *size) if plan.input_layout == "NCHW" else (*size, 3)
+    is_detector = plan.detection is not None
     return InputSpec(
         name="image",
         function=function,
@@ -322,8 +375,9 @@ def input_spec(plan: Plan, size: int, function: str | None = None) -> InputSpec:
         mean=MEAN,
         std=STD,
         normalisation_in_graph=plan.image_input,
-        resize=int(size / 0.9),  # the released code's evaluation: the crop is 0.9 of the shorter side
-        crop=(size, size),
+        fit="pad" if is_detector else "crop",
+        resize=None if is_detector else int(size[0] / 0.9),  # the released code's: the crop is 0.9 of the shorter side
+        crop=size,
         interpolation="bicubic",
     )
 

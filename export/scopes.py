@@ -10,11 +10,12 @@ from collections.abc import Collection
 from torch.fx import Node
 
 RENAMED = (  # static graph -> reference model, one after the other
-    (r"^stem\.0", "stem.conv"),
-    (r"^stem\.1", "lite_bottleneck.pw_conv1"),
-    (r"^stem\.2", "lite_bottleneck.dw_conv"),
-    (r"^stem\.3", "lite_bottleneck.pw_conv2"),
-    (r"^(blocks\.\d+)\.(downsample|pw_conv1|dw_conv|pw_conv2)", r"\1.dynamic_mobile.\2"),
+    (r"^network\.", ""),
+    (r"^(backbone\.)?stem\.0", r"\1stem.conv"),
+    (r"^(backbone\.)?stem\.1", r"\1lite_bottleneck.pw_conv1"),
+    (r"^(backbone\.)?stem\.2", r"\1lite_bottleneck.dw_conv"),
+    (r"^(backbone\.)?stem\.3", r"\1lite_bottleneck.pw_conv2"),
+    (r"^((?:backbone\.)?blocks\.\d+)\.(downsample|pw_conv1|dw_conv|pw_conv2)", r"\1.dynamic_mobile.\2"),
     (r"\.routing", ".kernel_attention"),
     (r"\.(generate|convs)\.\d+(\.parts\.\d+|(\.layer)?\.linear)?$", ""),
     (r"former\.(qkv|proj)$", r"former.token_attention.\1"),
@@ -25,7 +26,8 @@ RENAMED = (  # static graph -> reference model, one after the other
     (r"ffn\.reduce$", "ffn.pw_conv2"),
     (r"^fc", "head.fc"),
 )
-CONTAINER = re.compile(r"(blocks\.\d+)?$")  # what such a module computes itself, belongs to what it takes it from
+# what such a module computes itself, belongs to what it takes it from
+CONTAINER = re.compile(r"(network\.?)?(backbone\.?)?(blocks\.\d+)?$")
 
 
 def pytorch_name(node: Node, root: str = "") -> str:

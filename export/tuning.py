@@ -108,7 +108,7 @@ def parts(graph: nn.Module, images: tuple[int, ...]) -> list[Part]:
     return [Part(name, graph.get_submodule(name), *shapes) for name, shapes in found.items()]  # type: ignore[arg-type]  # one of the two
 
 
-def tuned(plan: Plan, graph: nn.Module, image_size: int, progress: Progress = SILENT) -> Plan:
+def tuned(plan: Plan, graph: nn.Module, size: tuple[int, int], progress: Progress = SILENT) -> Plan:
     """The plan with the lowering that its meter finds best, part by part; without a meter, the plan as it is.
 
     Raises `ConverterError` for a lowering that can't be converted, `RunnerError` for one that can't be run.
@@ -116,7 +116,7 @@ def tuned(plan: Plan, graph: nn.Module, image_size: int, progress: Progress = SI
     if plan.meter is None:
         return plan
     by_shape: dict[str, list[Part]] = {}
-    for part in parts(graph, (abs(plan.batch), 3, image_size, image_size)):
+    for part in parts(graph, (abs(plan.batch), 3, *size)):
         by_shape.setdefault(part.shape, []).append(part)
     known, choices, chosen = Known(plan), list[Choice](), dict[str, str]()
     for shape, alike in by_shape.items():

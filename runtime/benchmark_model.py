@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from runtime.adb import Phone
+from runtime.detections import where_chosen
 from runtime.latency import (
     FEWEST_SAMPLES,
     Accelerator,
@@ -157,6 +158,7 @@ def report(
         accelerator=summary.accelerator,
         threads=threads,
         input="benchmark_model's own random values",
+        post_processing=where_chosen(manifest.detection, by_runner=False),
         warmup_count=warmup,
         cold_load_ms=summary.load_ms,
         samples_ms=None,

@@ -34,6 +34,7 @@ OPTIONS = {  # where each means something
     "warmup": ("host", "android", "ios", "macos"),
     "repeats": ("host", "android", "ios", "macos"),
     "against": ("host",),
+    "post_processing": ("host", "android", "ios", "macos"),
     "accelerators": ("android",),
     "benchmark_model": ("android",),
     "compute_units": ("ios", "macos"),
@@ -84,6 +85,11 @@ def build_parser() -> commandline.ArgumentParser:
         default=100,
         metavar="N",
         help="timed invokes of each package (default: 100)",
+    )
+    parser.add_argument(
+        "--post-processing",
+        action="store_true",
+        help="a detector: time the choice of its objects, too, where its graph doesn't make it",
     )
     parser.add_argument(
         "--accelerators",
@@ -233,7 +239,7 @@ def _tell(results: Results, reports: Sequence[LatencyReport], arguments: Any) ->
 def _measure(
     packages: Sequence[Package], against: Package | None, arguments: Any, progress: commandline.Progress
 ) -> None:
-    options = {name: getattr(arguments, name) for name in ("threads", "warmup", "repeats")}
+    options = {name: getattr(arguments, name) for name in ("threads", "warmup", "repeats", "post_processing")}
     reports, comparisons = [], []
     for package in packages:
         name = package.manifest.name

@@ -22,7 +22,7 @@ D = TypeVar("D")
 
 @cache
 def load_schema(name: str) -> dict[str, Any]:
-    """The schema ``name`` (``"manifest-v2"``) as parsed JSON."""
+    """The schema ``name`` (``"manifest-v3"``) as parsed JSON."""
     text = (files("runtime") / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema

@@ -1,7 +1,7 @@
 """Core ML packages measured on iPhones, and on this Mac, by way of Apple's ``xcrun``.
 
 On a phone the demo app measures: ``devicectl`` copies the package into the app's container, starts the app with
-arguments, and copies its result back, a document of the schema ``latency-v2``. On a Mac the command-line benchmark of
+arguments, and copies its result back, a document of the schema ``latency-v3``. On a Mac the command-line benchmark of
 ``ios_demo`` does the same, with no app. Every compute unit is measured in a process of its own.
 """
 
@@ -58,6 +58,7 @@ class Measurement:
     compute_units: tuple[ComputeUnits, ...] = ("all",)
     app: Path | None = None  # a built and signed .app, to be installed first
     timeout_s: float = 600.0
+    post_processing: bool = False  # time how a detector's objects are chosen, where its graph does not choose them
 
     def check(self, package: Package) -> None:
         """UsageError where ``package`` can't be measured so."""
@@ -144,7 +145,7 @@ def measure_on_this_mac(
 def _run_tool(tool: Path, package: Package, units: ComputeUnits, measurement: Measurement) -> LatencyReport:
     with tempfile.TemporaryDirectory(prefix="dmf-bench-") as folder:
         result = Path(folder) / "result.json"
-        options = ["--warmup", str(measurement.warmup), "--repeats", str(measurement.repeats), "--json", str(result)]
+        options = [*_options(measurement), "--json", str(result)]
         command = [str(tool), str(package.path), *_function(package), "--compute-units", units, *options]
         done = _call(command, measurement.timeout_s)
         if done.returncode or not result.exists():
@@ -227,12 +228,18 @@ def _function(package: Package) -> list[str]:
     return [] if function is None else ["--function", function]
 
 
+def _options(measurement: Measurement) -> list[str]:
+    """What the app and the command-line benchmark both take."""
+    options = ["--warmup", str(measurement.warmup), "--repeats", str(measurement.repeats)]
+    return [*options, "--post-processing"] if measurement.post_processing else options
+
+
 def _run_app(
     phone: Phone, package: Package, folder: str, units: ComputeUnits, measurement: Measurement
 ) -> LatencyReport:
     run, name = uuid.uuid4().hex, package.manifest.name
     arguments = ["--benchmark-run", run, "--package", folder, *_function(package), "--compute-units", units]
-    arguments += ["--warmup", str(measurement.warmup), "--repeats", str(measurement.repeats)]
+    arguments += _options(measurement)
     _devicectl(
         f"start the app for {name}",
         *("device", "process", "launch", "--device", phone.identifier, "--terminate-existing", APP, *arguments),

@@ -1,6 +1,6 @@
 """Latency results as a document: reports with their raw samples and conditions, and comparisons of pairs.
 
-The schema (``schemas/latency-v2.schema.json``) describes each field; the Android app writes the same document.
+The schema (``schemas/latency-v3.schema.json``) describes each field; the Android app writes the same document.
 """
 
 import math
@@ -13,9 +13,10 @@ import numpy as np
 
 from runtime import documents
 
-SCHEMA = "latency-v2"
+SCHEMA = "latency-v3"
 ComputeUnits = Literal["all", "cpu_and_neural_engine", "cpu_and_gpu", "cpu_only"]
 Accelerator = Literal["cpu", "gpu", "nnapi", ComputeUnits]
+PostProcessing = Literal["none", "graph", "runner"]
 Flag = Literal["throttled", "battery_saver", "screen_off", "too_few_samples", "not_foreground", "wrong_answers"]
 FEWEST_SAMPLES = 30
 
@@ -120,6 +121,7 @@ class LatencyReport:
     accelerator: Accelerator
     threads: int
     input: str
+    post_processing: PostProcessing | None
     warmup_count: int
     cold_load_ms: float
     samples_ms: tuple[float, ...] | None
@@ -158,7 +160,7 @@ class Comparison:
 class Results:
     """The document ``dmf-bench --json`` writes."""
 
-    schema_version: int = field(default=2, kw_only=True)
+    schema_version: int = field(default=3, kw_only=True)
     reports: tuple[LatencyReport, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
 

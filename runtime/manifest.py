@@ -12,7 +12,7 @@ from typing import Any, Literal
 from runtime import documents
 from runtime.errors import UsageError
 
-SCHEMA = "manifest-v2"
+SCHEMA = "manifest-v3"
 MANIFEST_NAME = "manifest.json"
 GOLDEN_NAME = "golden.safetensors"
 IGNORED_NAMES = (".DS_Store",)  # Finder leaves it in every folder it shows
@@ -129,7 +129,8 @@ class InputSpec:
     """How an image becomes the model's input.
 
     ``shape`` has -1 for a dynamic batch, and ``batches`` its only sizes, where they are limited; ``mean`` and ``std``
-    are of 0..1. ``function`` is the artifact's that takes the input, None where it has but one.
+    are of 0..1. ``function`` is the artifact's that takes the input, None where it has but one. ``fit`` is how a
+    picture gets the size ``crop`` (height, width); ``resize`` is None where the whole of it is padded.
     """
 
     name: str
@@ -142,7 +143,8 @@ class InputSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     normalisation_in_graph: bool
-    resize: int
+    fit: Literal["crop", "pad"]
+    resize: int | None
     crop: tuple[int, int]
     interpolation: Literal["bicubic", "bilinear"]
 
@@ -154,6 +156,24 @@ class OutputSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+
+Form = Literal["dense", "onnx_nms", "tflite_detection_postprocess", "coreml_nms"]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How a detector's outputs become the objects in a picture (``runtime/detections.py``).
+
+    Scores are above ``score_threshold``; of two boxes of one class that overlap more than ``nms_iou``, the surer one
+    stays; at most ``max_detections``. ``candidates`` bounds what is suppressed, and is None where the graph does it.
+    """
+
+    form: Form
+    score_threshold: float
+    nms_iou: float
+    max_detections: int
+    candidates: int | None
 
 
 @dataclass(frozen=True)
@@ -201,13 +221,32 @@ class OutputParity:
 
 
 @dataclass(frozen=True)
+class DetectionParity:
+    """How the objects that a detector's artifact finds match the oracle's, over all inputs.
+
+    ``decided`` ones it must find, ``undecided`` ones it may; ``matched`` of those it ``found`` are one or the other.
+    Boxes of one class match from ``iou`` on. The last three are None if there are none to compare.
+    """
+
+    decided: int
+    undecided: int
+    found: int
+    matched: int
+    iou: float
+    min_iou: float | None
+    max_score_error: float | None
+    min_mask_iou: float | None
+
+
+@dataclass(frozen=True)
 class Parity:
-    """The proof; ``routing_not_frozen``, ``batch_consistent`` are None where they mean nothing."""
+    """The proof; ``detections``, ``routing_not_frozen``, ``batch_consistent`` are None where they mean nothing."""
 
     oracle: str
     passed: bool
     tolerance: Tolerance
     outputs: tuple[OutputParity, ...]
+    detections: DetectionParity | None
     routing_not_frozen: bool | None
     batch_consistent: bool | None
     inputs: tuple[str, ...]
@@ -240,7 +279,7 @@ class File:
 class Manifest:
     """``manifest.json``, field for field; the schema describes each."""
 
-    schema_version: int = field(default=2, kw_only=True)
+    schema_version: int = field(default=3, kw_only=True)
     name: str
     format: Format
     artifact: str
@@ -256,6 +295,7 @@ class Manifest:
     tools: dict[str, str]
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
+    detection: Detection | None
     labels: str | None
     parity: Parity
     functions: tuple[Function, ...]

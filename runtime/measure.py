@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.detections import where_chosen
 from runtime.errors import UsageError
 from runtime.golden import read_golden
 from runtime.latency import (
@@ -27,7 +28,7 @@ from runtime.latency import (
     RuntimeInfo,
     percentiles_ms,
 )
-from runtime.manifest import Package
+from runtime.manifest import Detection, Package
 from runtime.preprocess import to_input
 from runtime.worker import Worker
 
@@ -48,6 +49,7 @@ class Subject:
     x: NDArray[np.float32]
     input: str
     function: str | None = None  # of an artifact that has several
+    detection: Detection | None = None  # of a detector, how its outputs are read
 
     @classmethod
     def of(cls, package: Package) -> Self:
@@ -63,6 +65,7 @@ class Subject:
             package.artifact,
             *bench_input(package),
             manifest.inputs[0].function,
+            manifest.detection,
         )
 
 
@@ -72,15 +75,17 @@ def measure(
     threads: int = 1,
     warmup: int = 10,
     repeats: int = 100,
+    post_processing: bool = False,
     timeout_s: float = TIMEOUT_S,
 ) -> LatencyReport:
     """Measure one package alone: ``warmup`` invokes untimed, then ``repeats`` timed.
 
+    With ``post_processing`` a sample also has the choice of a detector's objects, where its graph doesn't make it.
     UsageError: a number out of range, or an inference runtime that is not installed. RunnerError:
     the runtime failed, its worker died, or it took longer than ``timeout_s`` over one request.
     """
     _check(threads, warmup, repeats)
-    with _Bench(package, threads, warmup, timeout_s) as bench:
+    with _Bench(package, threads, warmup, post_processing, timeout_s) as bench:
         bench.sample(repeats)
         return bench.report()
 
@@ -93,6 +98,7 @@ def compare(
     warmup: int = 10,
     repeats: int = 100,
     block: int = 10,
+    post_processing: bool = False,
     timeout_s: float = TIMEOUT_S,
 ) -> Comparison:
     """Measure two packages in alternation, ``repeats`` timed invokes of each.
@@ -106,7 +112,10 @@ def compare(
         raise UsageError(f"block is {block}, it must be >= 1")
     blocks = [min(block, repeats - start) for start in range(0, repeats, block)]
     with ExitStack() as stack:
-        first, second = (stack.enter_context(_Bench(each, threads, warmup, timeout_s)) for each in (package, against))
+        first, second = (
+            stack.enter_context(_Bench(each, threads, warmup, post_processing, timeout_s))
+            for each in (package, against)
+        )
         round_ratios = []
         for index, count in enumerate(blocks):
             medians_ms = {}
@@ -149,9 +158,11 @@ def bench_input(package: Package) -> tuple[NDArray[np.float32], str]:
 class _Bench:
     """An artifact in its worker, opened and warmed up, and the samples taken of it so far."""
 
-    def __init__(self, package: Package | Subject, threads: int, warmup: int, timeout_s: float) -> None:
+    def __init__(
+        self, package: Package | Subject, threads: int, warmup: int, post_processing: bool, timeout_s: float
+    ) -> None:
         self._subject = Subject.of(package) if isinstance(package, Package) else package
-        self._threads, self._warmup = threads, warmup
+        self._threads, self._warmup, self._post_processing = threads, warmup, post_processing
         self._timeout_s = timeout_s
         self._samples_ms: list[float] = []
 
@@ -161,7 +172,12 @@ class _Bench:
         with ExitStack() as stack:
             self._worker = stack.enter_context(Worker(subject.name, timeout_s=self._timeout_s))
             self._opened = self._worker.open(
-                subject.format, subject.artifact, subject.x, self._threads, subject.function
+                subject.format,
+                subject.artifact,
+                subject.x,
+                self._threads,
+                subject.function,
+                subject.detection if self._post_processing else None,
             )
             self._worker.invoke(self._warmup)
             self._stack = stack.pop_all()
@@ -192,6 +208,7 @@ class _Bench:
             accelerator="all" if subject.format == "coreml" else "cpu",
             threads=self._threads,
             input=subject.input,
+            post_processing=where_chosen(subject.detection, self._post_processing),
             warmup_count=self._warmup,
             cold_load_ms=self._opened["cold_load_ms"],
             samples_ms=tuple(self._samples_ms),

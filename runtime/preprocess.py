@@ -17,10 +17,9 @@ INTERPOLATION = {
 
 
 def load_image(path: Path | str, spec: InputSpec) -> NDArray[np.uint8]:
-    """The image upright, in RGB, resized and cropped about its centre as ``spec`` says.
+    """The image upright, in RGB, cropped about its centre or padded as ``spec`` says. Returns uint8 ``(H, W, 3)``.
 
-    The shorter side becomes ``spec.resize`` px. Returns uint8 ``(H, W, 3)``. UsageError: not an
-    image, or smaller than the crop once resized.
+    UsageError: not an image, or smaller than the crop once resized.
     """
     try:
         with Image.open(path) as file:
@@ -28,10 +27,14 @@ def load_image(path: Path | str, spec: InputSpec) -> NDArray[np.uint8]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"{path}: not an image that Pillow reads: {error}") from error
     width, height = image.size
-    shorter = min(width, height)
-    size = (spec.resize * width // shorter, spec.resize * height // shorter)
-    image = image.resize(size, INTERPOLATION[spec.interpolation])
     crop_height, crop_width = spec.crop
+    resized_height, resized_width = resized_size(height, width, spec)
+    image = image.resize((resized_width, resized_height), INTERPOLATION[spec.interpolation])
+    if spec.fit == "pad":
+        padded = np.empty((crop_height, crop_width, 3), np.uint8)
+        padded[:] = np.round(255 * np.array(spec.mean))
+        padded[:resized_height, :resized_width] = np.asarray(image)
+        return padded
     if crop_width > image.width or crop_height > image.height:
         raise UsageError(
             f"{path}: {image.width} x {image.height} px once resized to {spec.resize}, "
@@ -39,6 +42,20 @@ def load_image(path: Path | str, spec: InputSpec) -> NDArray[np.uint8]:
         )
     left, top = round((image.width - crop_width) / 2), round((image.height - crop_height) / 2)
     return np.asarray(image.crop((left, top, left + crop_width, top + crop_height)))
+
+
+def resized_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
+    """Height and width, in px, that ``spec`` scales a picture to before it is cropped or padded.
+
+    A box in a padded input is one in the picture once it is scaled back by as much.
+    """
+    if spec.resize is not None:
+        shorter = min(width, height)
+        return spec.resize * height // shorter, spec.resize * width // shorter
+    crop_height, crop_width = spec.crop
+    if crop_height * width <= crop_width * height:  # the height is what fills it
+        return crop_height, max(1, width * crop_height // height)
+    return max(1, height * crop_width // width), crop_width
 
 
 def to_input(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:

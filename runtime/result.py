@@ -10,7 +10,7 @@ from runtime.manifest import Package
 
 
 def read_result(text: str, package: Package, accelerator: Accelerator, where: str) -> LatencyReport:
-    """The report of ``package`` on ``accelerator`` in a document of the schema ``latency-v2``.
+    """The report of ``package`` on ``accelerator`` in a document of the schema ``latency-v3``.
 
     RunnerError: the app says what went wrong, or the document is none, or of something else, and is kept.
     """

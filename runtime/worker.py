@@ -2,7 +2,7 @@
 
 The parent sends one JSON object a line to the worker's stdin and reads one back from its stdout:
 
-    {"open": {"format", "artifact", "input", "threads"}}  ->  {"cold_load_ms", "runtime", ...}
+    {"open": {"format", "artifact", "input", "threads", "detection"}}  ->  {"cold_load_ms", "runtime", ...}
     {"invoke": n}                                         ->  {"samples_ms": [...]}
     {"run": {"input", "outputs"}}                         ->  {}, the outputs' file written
     {"mark": true}                                        ->  {"threads": n}, one invoke between two marks
@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -33,7 +33,9 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.detections import read_detections
 from runtime.errors import CommandError, RunnerError, UsageError
+from runtime.manifest import Detection
 from runtime.runners import Array, Runner, import_runtime, open_runner
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,12 +100,18 @@ class Worker:
         return self._process.pid
 
     def open(
-        self, format: str, artifact: Path, x: NDArray[np.float32] | None, threads: int, function: str | None = None
+        self,
+        format: str,
+        artifact: Path,
+        x: NDArray[np.float32] | None,
+        threads: int,
+        function: str | None = None,
+        detection: Detection | None = None,
     ) -> dict[str, Any]:
         """Open the artifact, or this function of it.
 
-        ``x`` is what ``invoke`` will run, if it will. Returns the runtime, the outputs' names, the load time and the
-        memory.
+        ``x`` is what ``invoke`` will run, if it will; with ``detection``, each invoke also reads the objects found.
+        Returns the runtime, the outputs' names, the load time and the memory.
         """
         path = Path(self._folder.name) / "input.npy"
         if x is not None:
@@ -116,6 +124,7 @@ class Worker:
                     "input": None if x is None else str(path),
                     "threads": threads,
                     "function": function,
+                    "detection": None if detection is None else asdict(detection),
                 }
             }
         )
@@ -181,6 +190,7 @@ class Worker:
 def serve(requests: IO[str], replies: IO[str]) -> None:
     """The worker's end: answer each request until there are no more."""
     runner: Runner | None = None
+    detection: Detection | None = None
     for line in requests:
         request = json.loads(line)
         reply: dict[str, Any]
@@ -189,6 +199,7 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
                 options, runner = request["open"], None
                 x = options["input"] and np.load(options["input"])
                 import_runtime(options["format"])
+                detection = options["detection"] and Detection(**options["detection"])
                 baseline_memory_bytes = peak_memory_bytes()
                 start = time.perf_counter_ns()
                 runner = open_runner(*(options[name] for name in ("format", "artifact", "threads", "function")))
@@ -207,7 +218,9 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
                 samples_ms = []
                 for _ in range(request["invoke"]):
                     start = time.perf_counter_ns()
-                    runner.run(x)
+                    outputs = runner.run(x)
+                    if detection is not None:  # its input's size matters to Core ML alone, which takes (1, 3, H, W)
+                        read_detections(dict(zip(runner.output_names, outputs, strict=True)), detection, x.shape[-2:])
                     samples_ms.append((time.perf_counter_ns() - start) / 1e6)
                 reply = {"samples_ms": samples_ms}
             elif "run" in request:

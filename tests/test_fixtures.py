@@ -12,7 +12,7 @@ from runtime.runners import open_runner
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GENERATOR = "generate.py"
-LARGEST_BYTES = 300_000
+LARGEST_BYTES = 600_000
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,5 @@
 """What an export would do and what would fall off, before it is done; and afterwards, whether that came true."""
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,17 +7,16 @@ from pathlib import Path
 
 from torch import nn
 
-from dmf import DMF
 from export.delegates import DELEGATES
 from export.delegates.artifact import Found, differences, operations
 from export.delegates.op import Op
 from export.delegates.predict import predict
 from export.delegates.rule import Delegate, Refusal, Rule
+from export.detection.mask_rcnn import StaticMaskRCNN
 from export.layout import NCHW, NHWC, Layout
 from export.lowering import NAMES, Lowering, lower
 from export.plan import Plan, input_spec
 from export.precision import precision_of
-from export.reparameterize import reparameterize
 from export.scopes import renamed
 from runtime.partitions import partitions
 
@@ -112,12 +110,14 @@ class Outcome:
         return text + (f"; not as predicted: {'; '.join(self.unforeseen)}" if self.unforeseen else ", as predicted")
 
 
-def forecast(plan: Plan, graph: nn.Module, image_size: int) -> Forecast:
+def forecast(plan: Plan, graph: nn.Module, size: tuple[int, int]) -> Forecast:
     """Of a static graph, not lowered yet. Nothing is computed or converted; it takes a second or two."""
     layouts: dict[str, Layout] = {"NCHW": NCHW(), "NHWC": NHWC()}
     layout = layouts[plan.input_layout]
+    if isinstance(graph, StaticMaskRCNN):  # what is behind its backbone computes as much as there are boxes
+        graph = graph.backbone
     lowered = lower(graph, plan.lowering, plan.layout, layout, equalize=plan.is_quantized)
-    batch, *rest = input_spec(plan, image_size).shape
+    batch, *rest = input_spec(plan, size).shape
     ops = predict(lowered, (abs(batch), *rest), plan.converter.format)
     if plan.precision == "w8a8":
         ops = [replace(op, int8=is_table(op, plan)) for op in ops]
@@ -132,7 +132,7 @@ def is_table(op: Op, plan: Plan) -> bool:
     return op.kind == "GELU" and "former" not in op.module and not kept
 
 
-def with_alternatives(expected: Forecast, graph: nn.Module, image_size: int) -> Forecast:
+def with_alternatives(expected: Forecast, graph: nn.Module, size: tuple[int, int]) -> Forecast:
     """The same, with the lowerings that avoid each rule: those in whose own forecast it has nothing to refuse."""
     plan, avoided_by = expected.plan, {refusal.rule: list[str]() for refusal in expected.refusals}
     for name in NAMES if expected.refusals else ():
@@ -140,15 +140,10 @@ def with_alternatives(expected: Forecast, graph: nn.Module, image_size: int) -> 
         convertible = other.pointwise in plan.converter.pointwise and other.depthwise in plan.converter.depthwise
         if other.is_twin or not convertible or (plan.batch == -1 and not other.any_batch):
             continue
-        refused = {each.rule for each in forecast(replace(plan, lowering=other), graph, image_size).refusals}
+        refused = {each.rule for each in forecast(replace(plan, lowering=other), graph, size).refusals}
         for rule in avoided_by.keys() - refused:
             avoided_by[rule].append(name)
     return replace(expected, avoided_by={rule: tuple(names) for rule, names in avoided_by.items()})
-
-
-def static_graph(model: DMF) -> nn.Module:
-    """Without the proofs of `export.pipeline.prepare`, which a forecast does not need."""
-    return reparameterize(copy.deepcopy(model).float().eval())
 
 
 def outcome(expected: Forecast, artifact: Path) -> Outcome | None:

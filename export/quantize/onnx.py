@@ -36,7 +36,7 @@ MISSING = "no constant of the graph has its values"
 
 @dataclass(frozen=True)
 class _Constant:
-    """A weight in the graph, and the one node that takes it."""
+    """A weight in the graph, and the first node that takes it; several do if a head is shared by feature maps."""
 
     weight: Weight
     node: Any
@@ -98,7 +98,8 @@ def _constants(graph: Any, weights: Weights) -> dict[str, _Constant]:
         weight = weights.find(values) if tensor.data_type == TensorProto.FLOAT else None
         if weight is not None:
             (node, axis), *others = operands[tensor.name]
-            constants[tensor.name] = _Constant(weight, node, None if others else axis)
+            alike = all((other.op_type, where) == (node.op_type, axis) for other, where in others)
+            constants[tensor.name] = _Constant(weight, node, axis if alike else None)
     return constants
 
 

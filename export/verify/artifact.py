@@ -4,7 +4,7 @@ Apple's runtime is Apple's only.
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from export.captured import captured, interruptible
 from export.verify.parity import ORACLE, Run, Verdict, verify
-from export.verify.reference import Reference
+from export.verify.reference import Answers, Reference
 from runtime.arm64.runner import EmulatedRunner, open_emulated
 from runtime.errors import CommandError, ParityError, RunnerError
 from runtime.extras import require
@@ -55,15 +55,32 @@ def verify_artifact(
                     verdicts.append(verify(run, reference, tolerance, checked_by, batch, oracle))
     except (CommandError, OSError, MemoryError):
         raise
-    except ValueError as error:  # logits of another shape
+    except ValueError as error:  # outputs of another shape
         raise ParityError(f"{path}: {error}") from error
     except Exception as error:  # whatever the interpreter of Core ML programs can't read
         raise RunnerError(f"{path} can't be run: {error}") from error
-    worst = max(verdicts, key=lambda verdict: (len(verdict.failures), verdict.parity.outputs[0].max_abs_error))
+    worst = max(verdicts, key=_badness)
     ways = dict.fromkeys(verdict.parity.checked_by for verdict in verdicts)
     told = [v.parity.batch_consistent for v in verdicts if v.parity.batch_consistent is not None]
     consistent = all(told) if told else None
     return replace(worst, parity=replace(worst.parity, batch_consistent=consistent, checked_by=", ".join(ways)))
+
+
+def run_artifact(format: str, path: Path, spec: InputSpec, images: NDArray[np.uint8]) -> tuple[Answers, str]:
+    """What an artifact gives for images (N, H, W, 3) on this host, and what ran it. Raises as `open_runner`."""
+    with ExitStack() as opened:
+        with captured(Path(os.devnull)), interruptible():
+            run, checked_by = opened.enter_context(ways_to_run(format)[0](path, spec))
+        with interruptible():
+            return run(images), checked_by
+
+
+def _badness(verdict: Verdict) -> tuple[int, float]:
+    outputs, detections = verdict.parity.outputs, verdict.parity.detections
+    errors = [output.max_abs_error for output in outputs]
+    if detections is not None and detections.max_score_error is not None:
+        errors.append(detections.max_score_error)
+    return len(verdict.failures), max(errors, default=0)
 
 
 def ways_to_run(format: str, cpu: str | None = None) -> list[Way]:
@@ -78,46 +95,50 @@ def ways_to_run(format: str, cpu: str | None = None) -> list[Way]:
 @contextmanager
 def _run_here(format: str, path: Path, spec: InputSpec) -> Iterator[tuple[Run, str]]:
     runner = open_runner(format, path, function=spec.function)
-    yield _logits_of(runner, spec), runner.description
+    yield _answers_of(runner, spec), runner.description
 
 
 @contextmanager
 def _run_emulated(format: str, cpu: str, path: Path, spec: InputSpec) -> Iterator[tuple[Run, str]]:
     with open_emulated(format, path, cpu) as runner:
-        yield _logits_of(runner, spec), runner.description
+        yield _answers_of(runner, spec), runner.description
 
 
-def _logits_of(runner: Runner | EmulatedRunner, spec: InputSpec) -> Run:
-    position = runner.output_names.index("logits") if "logits" in runner.output_names else 0
+def _answers_of(runner: Runner | EmulatedRunner, spec: InputSpec) -> Run:
+    names = ("logits",) if len(runner.output_names) == 1 else runner.output_names  # not every converter names it
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return _in_batches(to_input(images, spec), spec.shape[0], lambda x: runner.run(x)[position])
+    def infer(x: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        return dict(zip(names, runner.run(x), strict=True))
 
-    return run
+    return lambda images: _in_batches(to_input(images, spec), spec.shape[0], infer)
 
 
 @contextmanager
 def _interpreted(path: Path, spec: InputSpec) -> Iterator[tuple[Run, str]]:
+    from export.verify.coreml_pipeline import CoreMLPipeline, is_pipeline
     from export.verify.mil_interpreter import MilInterpreter
 
     require("coremltools", extra="coreml")
-    interpreter = MilInterpreter(path, function=spec.function)
+    interpreter = CoreMLPipeline(path) if is_pipeline(path) else MilInterpreter(path, function=spec.function)
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return _in_batches(to_input(images, spec), spec.shape[0], lambda x: interpreter.run({spec.name: x})["logits"])
+    def run(images: NDArray[np.uint8]) -> Answers:
+        return _in_batches(to_input(images, spec), spec.shape[0], lambda x: interpreter.run({spec.name: x}))
 
     on_a_mac = platform.system() == "Darwin"
     yield run, "MIL interpreter" if on_a_mac else "MIL interpreter; Apple's runtime was not run"
 
 
 def _in_batches(
-    x: NDArray[np.float32], batch: int, infer: Callable[[NDArray[np.float32]], NDArray[Any]]
-) -> NDArray[np.float64]:
+    x: NDArray[np.float32], batch: int, infer: Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]]
+) -> Answers:
     """Rows of `x` through `infer`, `batch` at a time (-1: all at once); the last batch is filled up by repetition."""
     size = len(x) if batch == -1 else batch
-    outputs = []
+    answers: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(x), size):
         rows = x[start : start + size]
         filled = rows if len(rows) == size else np.resize(rows, (size, *rows.shape[1:]))
-        outputs.append(np.asarray(infer(filled), np.float64)[: len(rows)])
-    return np.concatenate(outputs)
+        for name, output in infer(filled).items():
+            # a network of batch 1 may give something that has no batch: as many rows as it finds objects
+            samples = [output] if size == 1 else [output[i : i + 1] for i in range(len(rows))]
+            answers.setdefault(name, []).extend(samples)
+    return answers

@@ -71,13 +71,16 @@ class Judged:
     def text(self) -> str:
         """A line, and a table of the modules."""
         parity = self.verdict.parity
-        output = parity.outputs[0]
-        from_host = "" if self.cpu is None else f", {self.max_difference_from_host:.1e} from the host's"
-        line = (
-            f"{self.package}: {'proven' if parity.passed else 'FAILED'} on {len(parity.inputs)} inputs, "
-            f"max error {output.max_abs_error:.1e} of {output.budget_max_abs_error:.1e} allowed{from_host}, "
-            f"by {parity.checked_by}"
-        )
+        parts = [f"{self.package}: {'proven' if parity.passed else 'FAILED'} on {len(parity.inputs)} inputs"]
+        parts += [
+            f"{output.name}: max error {output.max_abs_error:.1e} of {output.budget_max_abs_error:.1e} allowed"
+            for output in parity.outputs
+        ]
+        if (found := parity.detections) is not None:
+            parts.append(f"{found.matched} of {found.found} objects found are the reference's")
+        if self.max_difference_from_host is not None:
+            parts.append(f"{self.max_difference_from_host:.1e} from the host's")
+        line = ", ".join([*parts, f"by {parity.checked_by}"])
         return line if self.localisation is None else f"{line}\n{self.localisation.table()}"
 
 

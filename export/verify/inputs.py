@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dmf import DMF
+from export.model import Model, image_size, routed
 from export.verify.routing import coverage, search, standardized
 
 PHOTOGRAPHS = ("astronaut", "chelsea")
@@ -21,19 +21,20 @@ SEARCHED = 3
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """`images` uint8 (N, S, S, 3) RGB, and what each is."""
+    """`images` uint8 (N, H, W, 3) RGB, and what each is."""
 
     images: NDArray[np.uint8]
     names: tuple[str, ...]
 
 
-def verification_inputs(model: DMF, seed: int = 0) -> Inputs:
+def verification_inputs(model: Model, seed: int = 0) -> Inputs:
     """Six inputs for `model`, the same for the same model and seed."""
-    size = model.config.image_size
-    noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
-    given = np.stack([*(photograph(name, size) for name in PHOTOGRAPHS), noise])
-    images = np.concatenate([given, search(model, given, SEARCHED, seed)])
-    before, after = (coverage(model, part).mean_range for part in (given, images))
+    height, width = image_size(model)
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    given = np.stack([*(photograph(name, height, width) for name in PHOTOGRAPHS), noise])
+    network = routed(model)
+    images = np.concatenate([given, search(network, given, SEARCHED, seed)])
+    before, after = (coverage(network, part).mean_range for part in (given, images))
     widened = f"{SEARCHED} that widen the mean range of a routing weight from {before:.2f} to {after:.2f}"
     return Inputs(
         images,
@@ -45,10 +46,10 @@ def verification_inputs(model: DMF, seed: int = 0) -> Inputs:
     )
 
 
-def photograph(name: str, size: int) -> NDArray[np.uint8]:
-    """One of `PHOTOGRAPHS`, (size, size, 3)"""
+def photograph(name: str, height: int, width: int) -> NDArray[np.uint8]:
+    """One of `PHOTOGRAPHS`, (height, width, 3)"""
     with files("export.verify").joinpath("photographs", f"{name}.png").open("rb") as file:
-        image = Image.open(file).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+        image = Image.open(file).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 

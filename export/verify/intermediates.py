@@ -76,7 +76,7 @@ def _onnx_with(artifact: Path, names: Sequence[str], copy: Path) -> None:
 
 def _of_tflite(artifact: Path) -> list[str]:
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
-    model = _read_tflite(artifact)
+    model = read_tflite(artifact)
     (graph,) = model.subgraphs
 
     def is_constant(index: int) -> bool:
@@ -93,7 +93,7 @@ def _tflite_with(artifact: Path, names: Sequence[str], copy: Path) -> None:
     """Under a signature of its own, whose names are the tensors' numbers."""
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
     flatbuffers = require("flatbuffers", extra="tflite")
-    model = _read_tflite(artifact)
+    model = read_tflite(artifact)
     (graph,) = model.subgraphs
     graph.outputs = list(dict.fromkeys([*map(int, graph.outputs), *map(int, names)]))
     signature = schema.SignatureDefT()
@@ -111,7 +111,7 @@ def _named(entry: Any, index: int) -> Any:
     return entry
 
 
-def _read_tflite(artifact: Path) -> Any:
+def read_tflite(artifact: Path) -> Any:
     """The model as an object, with the constants that a quantiser wrote behind the flatbuffer inside it."""
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
     content = artifact.read_bytes()

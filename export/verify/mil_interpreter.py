@@ -58,10 +58,13 @@ class MilInput:
 class MilInterpreter:
     """A saved ML program, ready to run: `MilInterpreter(package).run({"image": array})`.
 
-    `function` is which of the program's is run; None: the only one. Raises `ValueError` where there is none.
+    `function` is which of the program's is run; None: the only one. `spec` is a program's own where the package is a
+    pipeline that holds it. Raises `ValueError` where there is none.
     """
 
-    def __init__(self, package: Path, compute: Compute = "float32", function: str | None = None) -> None:
+    def __init__(
+        self, package: Path, compute: Compute = "float32", function: str | None = None, spec: Any = None
+    ) -> None:
         from coremltools.converters.mil.frontend.milproto.load import (
             load,
         )
@@ -69,7 +72,7 @@ class MilInterpreter:
 
         if not package.is_dir():
             raise FileNotFoundError(f"no Core ML package at {package}")
-        spec = load_spec(str(package))
+        spec = load_spec(str(package)) if spec is None else spec
         names = set(spec.mlProgram.functions)
         if spec.WhichOneof("Type") != "mlProgram" or (function is None and names != {"main"}):
             raise ValueError(f"{package} is not an ML program with the one function 'main'")

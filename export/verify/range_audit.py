@@ -5,8 +5,8 @@ others. It is run in float32, one image at a time, and each operation is charged
 
 - *overflows*: what a module reads or writes comes near fp16's largest number, 65504 (more than half of it).
 - *vanishes*: what it reads or writes lies below fp16's smallest, 6e-8, and matters. Every network has such values, and
-  most of them are noise (attention to what is not attended to). Hence the test is the logits: setting those of one
-  tensor to zero moves them by more than a thousandth of the largest.
+  most of them are noise (attention to what is not attended to). Hence the test is the outputs: setting those of one
+  tensor to zero moves one by more than a thousandth of the largest.
 - *may overflow*: a sum that a norm forms inside one operation is beyond it. Whether a device adds up in fp16 is not
   known here, so this is a warning. Core ML's group norm is several operations, whose squares are stored: they overflow.
 """
@@ -17,16 +17,15 @@ from operator import getitem
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
 from export.scopes import is_within, pytorch_name
-from export.static import StaticDMF
 from runtime.errors import ParityError
 
 LARGEST, SMALLEST = 65504.0, 2.0**-24  # of fp16
 APPROACHING = LARGEST / 2
-NOTICEABLE = 1e-3  # of an image's largest logit
+NOTICEABLE = 1e-3  # of the largest value of an image's output
 HEADER = ("module", "largest", "operation", "smallest", "summed", "flushed", "verdict")
 
 
@@ -39,17 +38,17 @@ class Range:
     operation: str  # that reads or writes the largest, as torch names it
     smallest: float  # root mean square of the tensor where that is least
     summed: float  # the largest sum of squares that a norm forms inside, 0 without a norm
-    flushed: float  # how far the logits move, of the largest, if its values below 6e-8 are 0; where that was measured
+    flushed: float  # how far an output moves, of the largest, if its values below 6e-8 are 0; where that was measured
     verdict: Literal["fits", "may overflow", "overflows", "vanishes"]
 
 
 @torch.no_grad()
-def audit(graph: StaticDMF, images: Tensor) -> list[Range]:
+def audit(graph: nn.Module, images: Tensor) -> list[Range]:
     """The modules of a lowered graph in the order of execution, for normalised images (N, 3, H, W)."""
     program = torch.export.export(graph.eval(), (images[:1],)).module()
     recorder = _Recorder(program)
-    logits = [recorder.run(image) for image in images.split(1)]
-    flushed = _flushed(program, images, logits, recorder.candidates)
+    outputs = [_several(recorder.run(image)) for image in images.split(1)]
+    flushed = _flushed(program, images, outputs, recorder.candidates)
     rows: dict[str, list[Node]] = {}
     for node in program.graph.nodes:
         if node.op == "call_function" and node in recorder.largest:
@@ -82,7 +81,7 @@ def text(ranges: Sequence[Range]) -> str:
 def _why(each: Range) -> str:
     if each.verdict == "overflows":
         return f"{each.largest:.3g} in {each.operation}, of at most {LARGEST:.0f}"
-    return f"without its values below 6e-8 the logits move by {each.flushed:.1%}"
+    return f"without its values below 6e-8 the outputs move by {each.flushed:.1%}"
 
 
 def _range(name: str, nodes: list[Node], recorder: "_Recorder", flushed: dict[Node, float]) -> Range:
@@ -106,19 +105,24 @@ def _range(name: str, nodes: list[Node], recorder: "_Recorder", flushed: dict[No
 
 
 def _flushed(
-    program: torch.fx.GraphModule, images: Tensor, logits: list[Tensor], candidates: Collection[Node]
+    program: torch.fx.GraphModule, images: Tensor, outputs: list[tuple[Tensor, ...]], candidates: Collection[Node]
 ) -> dict[Node, float]:
-    """How far the logits move, of the largest, if the values below fp16's smallest of one node are 0.
+    """How far an output moves, of the largest, if the values below fp16's smallest of one node are 0.
 
     Most often nothing moves though all of them are: then that is all there is to measure.
     """
 
-    def moved(nodes: Collection[Node], image: Tensor, expected: Tensor) -> float:
-        change = (_Flushing(program, nodes).run(image) - expected).abs().max() / expected.abs().max()
-        return float(change.nan_to_num(torch.inf))
+    def moved(nodes: Collection[Node], image: Tensor, expected: tuple[Tensor, ...]) -> float:
+        found = _several(_Flushing(program, nodes).run(image))
+        changes = [(a - b).abs().max() / b.abs().max() for a, b in zip(found, expected, strict=True)]
+        return max(float(change.nan_to_num(torch.inf)) for change in changes)
 
-    moving = [each for each in zip(images.split(1), logits, strict=True) if moved(candidates, *each) > NOTICEABLE]
+    moving = [each for each in zip(images.split(1), outputs, strict=True) if moved(candidates, *each) > NOTICEABLE]
     return {node: max(moved([node], *each) for each in moving) for node in candidates if moving}
+
+
+def _several(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 class _Recorder(Interpreter):

@@ -20,7 +20,7 @@ from dmf.seeded import pictures
 from runtime.preprocess import MEAN, STD
 
 CANDIDATES, CLIMB = 32, 8  # random pictures, and steps up from each one that is taken
-SETTLED = 2e-4  # of the largest logit
+SETTLED = 2e-4  # of the largest logit, or value of the last feature map
 FIRST_STEP = 32.0  # grey levels; from 64 on pictures are found on which seeded networks leave the range of fp16
 
 
@@ -78,10 +78,9 @@ def search(model: DMF, given: NDArray[np.uint8], count: int, seed: int) -> NDArr
 
     One after the other: of `CANDIDATES` random pictures the one that adds most to the mean range, then moved along the
     sign of the gradient of what it adds. A step that doesn't help is taken back and halved; below 1 it ends. Of the
-    way there the last picture is taken whose logits float32 can tell.
+    way there the last picture is taken whose logits float32 can tell, or of a backbone the last feature map.
     """
-    size = model.config.image_size
-    random = pictures(CANDIDATES, size, torch.Generator().manual_seed(seed))
+    random = pictures(CANDIDATES, given.shape[1:3], torch.Generator().manual_seed(seed))
     candidates = ((random * _column(STD) + _column(MEAN)) * 255).round().clamp(0, 255)
     of_given, of_candidates = _routed(model, to_pixels(given)), _routed(model, candidates)
     least, largest = of_given.amin(0), of_given.amax(0)
@@ -127,13 +126,19 @@ def _climb(model: DMF, picture: Tensor, weights: Tensor, added: Callable[[Tensor
 
 
 def is_settled(model: DMF, oracle: DMF, pixels: Tensor) -> bool:
-    """Whether float32 suffices to tell the logits of a picture (1, 3, H, W): where it doesn't, any budget is idle.
+    """Whether float32 suffices to tell what a picture (1, 3, H, W) gives: where it doesn't, any budget is idle.
 
     `oracle` is the model in float64.
     """
     pixels = pixels.contiguous(memory_format=torch.channels_last)  # as the reference has it: it rounds in its own way
-    exact = oracle(standardized(pixels.double()))
-    return bool((model(standardized(pixels)) - exact).abs().max() <= SETTLED * exact.abs().max())
+    exact, found = _last(oracle, standardized(pixels.double())), _last(model, standardized(pixels))
+    return bool((found - exact).abs().max() <= SETTLED * exact.abs().max())
+
+
+def _last(model: DMF, images: Tensor) -> Tensor:
+    """The logits, or of a backbone the last feature map."""
+    given: Tensor | list[Tensor] = model(images)
+    return given if isinstance(given, Tensor) else given[-1]
 
 
 def _routed(model: DMF, pixels: Tensor) -> Tensor:

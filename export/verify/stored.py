@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmf import DMF
 from dmf.dynamic_conv import DynamicConv2d
+from export.model import Model
 from export.precision import Exceptions, Precision, precision_of
 from export.verify.inputs import normalize
-from export.verify.reference import Reference
+from export.verify.reference import Reference, answers
 
 ROUNDINGS = 6  # the first to the nearest
 HALF_BITS = 11  # of fp16's significand
@@ -33,7 +33,7 @@ Round = Callable[[str, Tensor], Tensor]
 
 @torch.no_grad()
 def in_precision(
-    reference: Reference, model: DMF, precision: Precision, exceptions: Exceptions, calibration: Any = None
+    reference: Reference, model: Model, precision: Precision, exceptions: Exceptions, calibration: Any = None
 ) -> Reference:
     """`reference` with the yardsticks of a precision.
 
@@ -45,21 +45,25 @@ def in_precision(
         on_activations(observed, precision, exceptions, partial(observe, ranges))
         for images in np.array_split(calibration, -(-len(calibration) // 8)):
             observed(normalize(images))
-    yardsticks = np.zeros(len(reference.logits))
+    yardsticks = {output.name: output.yardsticks * 0 for output in reference.outputs}
     for rounding in range(ROUNDINGS):
         dither = torch.Generator().manual_seed(rounding) if rounding else None
         stored = with_stored_weights(model, precision, exceptions, dither)
         if calibration is not None:
             on_activations(stored, precision, exceptions, partial(rounded_within, ranges))
-        logits = torch.cat([stored(image) for image in normalize(reference.inputs.images).split(1)]).double().numpy()
-        yardsticks = np.maximum(yardsticks, np.abs(logits - reference.logits).max(1))
-    return replace(reference, yardsticks=yardsticks)
+        given = answers(stored, normalize(reference.inputs.images))
+        for output in reference.outputs:
+            errors = np.abs(given[output.name] - output.values).max(1)
+            yardsticks[output.name] = np.maximum(yardsticks[output.name], errors)
+    return replace(
+        reference, outputs=tuple(replace(output, yardsticks=yardsticks[output.name]) for output in reference.outputs)
+    )
 
 
 @torch.no_grad()
 def with_stored_weights(
-    model: DMF, precision: Precision, exceptions: Exceptions, dither: torch.Generator | None = None
-) -> DMF:
+    model: Model, precision: Precision, exceptions: Exceptions, dither: torch.Generator | None = None
+) -> Model:
     """A float32 copy whose weights have been stored; with `dither`, rounded to either neighbour."""
     stored = copy.deepcopy(model).float().eval()
     for name, module in stored.named_modules():
@@ -86,7 +90,7 @@ def stored_weight(weight: Tensor, precision: Precision, dither: torch.Generator 
     return (weight / scale + noise).round() * scale
 
 
-def on_activations(model: DMF, precision: Precision, exceptions: Exceptions, change: Round) -> list[Any]:
+def on_activations(model: Model, precision: Precision, exceptions: Exceptions, change: Round) -> list[Any]:
     """Hooks that apply `change` to what convolutions of constant weights take and give, where activations are int8."""
     hooks = []
     for name, module in model.named_modules():

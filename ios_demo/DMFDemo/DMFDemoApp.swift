@@ -4,14 +4,14 @@ import SwiftUI
 struct DMFDemoApp: App {
     @Environment(\.scenePhase) private var scenePhase
     @StateObject private var library: Library
-    @StateObject private var classify: ClassifyModel
+    @StateObject private var recognise: RecogniseModel
     @StateObject private var benchmark: BenchmarkModel
     @State private var screen: Screen
     private let demo: Demo
     private let launchArguments = LaunchArguments(ProcessInfo.processInfo.arguments)
 
     enum Screen: Hashable {
-        case classify
+        case recognise
         case benchmark
         case about
     }
@@ -20,17 +20,17 @@ struct DMFDemoApp: App {
         let demo = Demo()
         self.demo = demo
         _library = StateObject(wrappedValue: Library(demo.shelf))
-        _classify = StateObject(wrappedValue: ClassifyModel(demo.classifier))
+        _recognise = StateObject(wrappedValue: RecogniseModel(demo.recogniser))
         _benchmark = StateObject(wrappedValue: BenchmarkModel(demo))
-        _screen = State(initialValue: launchArguments.asksForRun ? .benchmark : .classify)
+        _screen = State(initialValue: launchArguments.asksForRun ? .benchmark : .recognise)
     }
 
     var body: some Scene {
         WindowGroup {
             TabView(selection: $screen) {
-                ClassifyScreen(library: library, model: classify, isShown: isShown(.classify))
-                    .tabItem { Label("Classify", systemImage: "camera.viewfinder") }
-                    .tag(Screen.classify)
+                RecogniseScreen(library: library, model: recognise, isShown: isShown(.recognise))
+                    .tabItem { Label("Recognise", systemImage: "camera.viewfinder") }
+                    .tag(Screen.recognise)
                 BenchmarkScreen(library: library, model: benchmark)
                     .tabItem { Label("Benchmark", systemImage: "stopwatch") }
                     .tag(Screen.benchmark)

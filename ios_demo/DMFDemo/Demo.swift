@@ -9,7 +9,7 @@ final class Demo {
     let verdicts: Verdicts
     let runs: Runs
     let device: Device
-    let classifier: Classifier
+    let recogniser: Recogniser
     let foreground = Foreground()
 
     init() {
@@ -27,7 +27,7 @@ final class Demo {
             added: documents.appending(path: "packages")
         )
         runs = Runs(folder: documents.appending(path: "runs"))
-        classifier = Classifier(verdicts: verdicts, compile: Demo.compile)
+        recogniser = Recogniser(verdicts: verdicts, compile: Demo.compile)
     }
 
     static let compile: Compile = { try await CompiledModel.compile($0) }

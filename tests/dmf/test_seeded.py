@@ -63,14 +63,14 @@ def test_statistics_are_those_of_the_activations(nano):
             module.register_forward_hook(lambda norm, _, y: found.append((y.std() / norm.weight.abs().mean()).item()))
     generator = torch.Generator().manual_seed(99)
     with torch.no_grad():
-        model(dmf.seeded.pictures(8, 64, generator))
+        model(dmf.seeded.pictures(8, (64, 64), generator))
         assert min(found) > 0.2
         assert max(found) < 5
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.running_var.mul_(1e4)
         found.clear()
-        model(dmf.seeded.pictures(8, 64, generator))
+        model(dmf.seeded.pictures(8, (64, 64), generator))
     assert min(found) < 0.2
 
 

@@ -626,7 +626,7 @@ def test_verify_a_package_whose_files_changed(refused, own_package, name, change
     ("old", "new", "part"),
     [
         ('"format"', '"fromat"', "fromat"),
-        ('"schema_version": 2', '"schema_version": 7', "$.schema_version: 7 is not 2"),
+        ('"schema_version": 3', '"schema_version": 7', "$.schema_version: 7 is not 3"),
         ("{", "", "not valid JSON"),
     ],
 )

@@ -12,7 +12,8 @@ import export.cli
 from export.convert import Converter
 from export.delegates import DELEGATES, Delegate, Op, Rule, Value
 from export.delegates.artifact import differences
-from export.delegates.forecast import forecast, static_graph, with_alternatives
+from export.delegates.forecast import forecast, with_alternatives
+from export.model import static_graph
 from export.plan import make_plan
 from export.target import TARGETS
 
@@ -32,7 +33,7 @@ def graph(model):
 @pytest.fixture
 def expect(model, graph):
     """The forecast of a format and choices."""
-    return lambda format, **choices: forecast(make_plan(model, format, **choices), graph, SIZE)
+    return lambda format, **choices: forecast(make_plan(model, format, **choices), graph, (SIZE, SIZE))
 
 
 def kinds(expected):
@@ -100,7 +101,7 @@ def test_onnx_runtime_refuses_nothing(expect):
 
 
 def test_the_lowerings_that_avoid_a_rule(model, graph):
-    expected = with_alternatives(forecast(make_plan(model, "tflite"), graph, SIZE), graph, SIZE)
+    expected = with_alternatives(forecast(make_plan(model, "tflite"), graph, (SIZE, SIZE)), graph, (SIZE, SIZE))
     ((rule, names),) = expected.avoided_by.items()
     assert rule.source.endswith("VisitDepthwiseConv2DNode")
     assert set(names) == {"conv/taps", "conv/bank", "matmul/taps", "matmul/bank"}  # not the twin: another network

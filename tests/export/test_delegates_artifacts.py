@@ -12,7 +12,8 @@ from torch import nn
 import dmf
 from export.delegates import DELEGATES
 from export.delegates.artifact import differences, operations
-from export.delegates.forecast import forecast, outcome, static_graph
+from export.delegates.forecast import forecast, outcome
+from export.model import static_graph
 from export.delegates.predict import predict
 from export.layout import NCHW, NHWC
 from export.lowering import NAMES, lower
@@ -46,7 +47,7 @@ def convert(graph, tmp_path_factory):
             folder = tmp_path_factory.mktemp(plan.name.replace("/", "_"))
             layouts = {"NCHW": NCHW(), "NHWC": NHWC()}
             lowered = lower(graph, plan.lowering, plan.converter.layout, layouts[plan.input_layout])
-            example = torch.zeros(input_spec(plan, SIZE).shape)
+            example = torch.zeros(input_spec(plan, (SIZE, SIZE)).shape)
             artifact = folder / plan.converter.artifact
             options = Options(log=folder / "log", in_half=plan.in_half)
             plan.converter.load()(lowered, example, artifact, options)
@@ -60,7 +61,7 @@ def convert(graph, tmp_path_factory):
 def test_litert_leaves_out_what_was_predicted(model, graph, convert, lowering):
     """Operations of the predicted kind in the predicted module; and the rules, asked about the file, say the same."""
     plan = make_plan(model, "tflite", lowering=lowering)
-    expected, artifact = forecast(plan, graph, SIZE), convert(plan)
+    expected, artifact = forecast(plan, graph, (SIZE, SIZE)), convert(plan)
     found = outcome(expected, artifact)
     assert found.unforeseen == (), found.describe(XNNPACK)
     assert found.outside == len(expected.refusals)
@@ -75,7 +76,7 @@ def test_litert_leaves_out_what_was_predicted(model, graph, convert, lowering):
 def test_a_missing_rule_is_noticed(model, graph, convert):
     """The negative control: without the rule, or with the kind taken for unknown, prediction and artifact disagree."""
     plan = make_plan(model, "tflite", lowering="conv/conv")
-    expected, artifact = forecast(plan, graph, SIZE), convert(plan)
+    expected, artifact = forecast(plan, graph, (SIZE, SIZE)), convert(plan)
     assert outcome(expected, artifact).unforeseen == ()
     for kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
         rules = tuple(rule for rule in XNNPACK.rules if kind not in rule.kinds)
@@ -93,14 +94,14 @@ def test_a_missing_rule_is_noticed(model, graph, convert):
 def test_another_lowering_is_noticed(model, graph, convert):
     """The artifact of one lowering does not bear out the forecast of another."""
     artifact = convert(make_plan(model, "tflite", lowering="conv/conv"))
-    other = forecast(make_plan(model, "tflite", lowering="matmul/conv"), graph, SIZE)
+    other = forecast(make_plan(model, "tflite", lowering="matmul/conv"), graph, (SIZE, SIZE))
     assert outcome(other, artifact).unforeseen
 
 
 @pytest.mark.parametrize("target", ["litert-gpu", "nnapi"])
 @pytest.mark.parametrize("lowering", NAMES)
 def test_the_file_bears_out_the_rules_of_delegates_that_do_not_run_here(model, graph, convert, target, lowering):
-    expected = forecast(make_plan(model, "tflite", target=target, lowering=lowering), graph, SIZE)
+    expected = forecast(make_plan(model, "tflite", target=target, lowering=lowering), graph, (SIZE, SIZE))
     found = outcome(expected, convert(make_plan(model, "tflite", lowering=lowering)))
     assert found.unforeseen == ()
     assert found.partitions is None
@@ -109,7 +110,7 @@ def test_the_file_bears_out_the_rules_of_delegates_that_do_not_run_here(model, g
 
 @pytest.mark.parametrize("lowering", ["matmul/taps", "conv/conv"])
 def test_the_core_ml_program_bears_them_out(model, graph, convert, lowering):
-    expected = forecast(make_plan(model, "coreml", precision="fp16", lowering=lowering), graph, SIZE)
+    expected = forecast(make_plan(model, "coreml", precision="fp16", lowering=lowering), graph, (SIZE, SIZE))
     found = outcome(expected, convert(expected.plan))
     assert found.unforeseen == ()
     assert found.outside == (16 if lowering == "conv/conv" else 0)

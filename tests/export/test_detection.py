@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-import dmf
 from dmf.detection import create_detector
 from dmf.detection.boxes import clip, decode
+from dmf.detection.seeded import seed_detector
 from export.convert import CONVERTERS
 from export.convert.options import Options
 from export.detection.retinanet import reparameterize_retinanet
@@ -24,14 +24,7 @@ LAYOUTS = {"NCHW": NCHW(), "NHWC": NHWC(), "untuned NHWC": NHWC(tuned=False), "B
 
 @pytest.fixture(scope="module")
 def model():
-    """With random heads, too: fresh ones answer next to nothing but their biases."""
-    torch.manual_seed(5)
-    model = create_detector("retinanet_dmf_nano")
-    dmf.seed_weights(model.backbone, 5)
-    for head in (model.class_tower, model.box_tower, model.class_output, model.box_output):
-        for value in head.parameters():
-            torch.nn.init.normal_(value, std=0.05)
-    return model.eval()
+    return seed_detector(create_detector("retinanet_dmf_nano"), 5)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +42,7 @@ def expected(model, images):
 
 @pytest.fixture(scope="module")
 def graph(model):
-    return reparameterize_retinanet(copy.deepcopy(model).double(), HEIGHT, WIDTH)
+    return reparameterize_retinanet(copy.deepcopy(model).double(), HEIGHT, WIDTH).network
 
 
 def errors(found, expected):
@@ -82,10 +75,8 @@ def test_another_routing_or_image_would_be_seen(graph, images, expected):
 
 
 @torch.no_grad()
-def test_decoded_boxes_are_those_of_every_anchor(model, graph, images, expected):
-    decoded = copy.deepcopy(graph)
-    decoded.decoded = True
-    scores, boxes = decoded(images)
+def test_decoded_boxes_are_those_of_every_anchor(model, images, expected):
+    scores, boxes = reparameterize_retinanet(copy.deepcopy(model).double(), HEIGHT, WIDTH)(images)
     logits, deltas = expected
     assert torch.allclose(scores, 1 / (1 + (-logits).exp()), rtol=0, atol=1e-12)
     anchors = torch.cat(model.anchors(HEIGHT, WIDTH))
@@ -118,7 +109,8 @@ def test_sizes_off_the_stride_are_refused(model, size):
 )
 def test_every_format_is_the_model(model, images, expected, tmp_path, converter, lowering, layout):
     """In float32, at a size that is not square; outputs by their names."""
-    lowered = lower(reparameterize_retinanet(model, HEIGHT, WIDTH), Lowering.parse(lowering), LAYOUTS[layout], NCHW())
+    network = reparameterize_retinanet(model, HEIGHT, WIDTH).network
+    lowered = lower(network, Lowering.parse(lowering), LAYOUTS[layout], NCHW())
     by = CONVERTERS[converter]
     path = tmp_path / by.artifact
     options = Options(tmp_path / "log", outputs=("class_logits", "box_deltas"))

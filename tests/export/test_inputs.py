@@ -39,7 +39,7 @@ def mean_range(weights):
 
 def random_pictures(count, size):
     """8-bit, seeded otherwise than the search."""
-    normalized = pictures(count, size, torch.Generator().manual_seed(99)).numpy().transpose(0, 2, 3, 1)
+    normalized = pictures(count, (size, size), torch.Generator().manual_seed(99)).numpy().transpose(0, 2, 3, 1)
     return ((normalized * STD + MEAN) * 255).round().clip(0, 255).astype(np.uint8)
 
 
@@ -60,7 +60,7 @@ def test_the_routing_is_spread_further_than_by_as_many_other_pictures(variant, k
     model = dmf.seed_weights(dmf.create_model(variant, routing=kind, image_size=64), 0)
     found = verification_inputs(model).images
     spread = mean_range(routing_weights(model, found))
-    shots = [photograph(name, 64) for name in PHOTOGRAPHS]
+    shots = [photograph(name, 64, 64) for name in PHOTOGRAPHS]
     mirrored = [shot[:, ::-1] for shot in shots]
     assert spread > 1.6 * mean_range(routing_weights(model, [*shots, *mirrored, *(shot[::-1] for shot in shots)]))
     assert spread > 1.5 * mean_range(routing_weights(model, random_pictures(len(found), 64)))
@@ -142,7 +142,7 @@ def test_normalize_is_its_formula():
 def test_a_picture_that_float32_can_not_tell_is_not_taken(nano, inputs, monkeypatch):
     """Nor is one off by more in the reference; and where none is settled, none is climbed."""
     reference = compute_reference(nano, inputs)
-    assert (reference.yardsticks <= routing.SETTLED * np.abs(reference.logits).max(1)).all()
+    assert (reference.outputs[0].yardsticks <= routing.SETTLED * np.abs(reference.outputs[0].values).max(1)).all()
     monkeypatch.setattr(routing, "is_settled", lambda *_: False)
     unclimbed = verification_inputs(nano).images
     assert unclimbed.shape == inputs.images.shape

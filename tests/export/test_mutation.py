@@ -306,10 +306,10 @@ def prepared():
 @pytest.fixture(scope="module")
 def further(prepared):
     """Logits of 24 pictures that nothing was searched on: random ones, and photographs turned and mirrored."""
-    random = pictures(16, 64, torch.Generator().manual_seed(2024)).numpy().transpose(0, 2, 3, 1)
+    random = pictures(16, (64, 64), torch.Generator().manual_seed(2024)).numpy().transpose(0, 2, 3, 1)
     random = ((random * STD + MEAN) * 255).round().clip(0, 255).astype(np.uint8)
-    turned = [np.rot90(photograph(name, 64), k) for name in PHOTOGRAPHS for k in (1, 2, 3)]
-    mirrored = [photograph(name, 64)[:, ::-1] for name in PHOTOGRAPHS]
+    turned = [np.rot90(photograph(name, 64, 64), k) for name in PHOTOGRAPHS for k in (1, 2, 3)]
+    mirrored = [photograph(name, 64, 64)[:, ::-1] for name in PHOTOGRAPHS]
     images = np.concatenate([random, turned, mirrored])
     return compute_reference(prepared.model, Inputs(images, tuple(f"further {i}" for i in range(len(images)))))
 

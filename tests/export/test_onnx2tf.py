@@ -86,7 +86,7 @@ def run(path: Path, images: Tensor) -> Tensor:
 
 
 def test_logits_equal_the_eager_models(converted: Path) -> None:
-    model, images = nano(), pictures(3, 64, torch.Generator().manual_seed(1))
+    model, images = nano(), pictures(3, (64, 64), torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = copy.deepcopy(model).double()(images.double())
         eager_error = (model(images) - expected).abs().max().item()

@@ -10,6 +10,7 @@ import dmf
 from export.convert import coreml
 from export.convert.options import Options
 from export.lowering import Lowering, lower
+from export.model import image_size
 from export.plan import input_spec, make_plan
 from export.reparameterize import reparameterize
 from export.verify.artifact import verify_artifact
@@ -68,7 +69,7 @@ def lowered(model, form="matmul/taps"):
 
 @pytest.fixture(scope="module")
 def inputs():
-    return Inputs(np.stack([photograph(name, 64) for name in PHOTOGRAPHS]), PHOTOGRAPHS)
+    return Inputs(np.stack([photograph(name, 64, 64) for name in PHOTOGRAPHS]), PHOTOGRAPHS)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_a_report_says_all(audited):
 def fp16(model, inputs, path, keep):
     """The verdict on the Core ML package, which the interpreter rounds after every operation."""
     plan = make_plan(model, "coreml", precision="fp16")
-    spec = input_spec(plan, model.config.image_size)
+    spec = input_spec(plan, image_size(model))
     options = Options(path / "log", in_half=True, keep_fp32=keep)
     coreml.convert(lowered(model), torch.zeros(spec.shape), path / "model.mlpackage", options)
     return verify_artifact("coreml", path / "model.mlpackage", spec, compute_reference(model, inputs), plan.tolerance)

@@ -35,7 +35,7 @@ def seeded(**changes):
 
 
 def images(model, batch):
-    return pictures(batch, model.config.image_size, torch.Generator().manual_seed(7)).double()
+    return pictures(batch, (model.config.image_size,) * 2, torch.Generator().manual_seed(7)).double()
 
 
 def error(graph, model, x):

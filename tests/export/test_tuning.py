@@ -10,7 +10,7 @@ import torch
 import dmf
 from export import tuning
 from export.cli import main
-from export.delegates.forecast import static_graph
+from export.model import static_graph
 from export.layout import NCHW, NHWC
 from export.lowering import NAMES, Lowering, lower
 from export.pipeline import export
@@ -146,7 +146,7 @@ def test_the_fastest_is_chosen_unless_the_usual_one_is_as_fast():
 def test_the_choice_and_its_record(model, graph, own_cache, compared):
     plan = make_plan(model, "onnx", lowering="auto", threads=2)
     assert plan.name == "dmf_nano-onnx-auto"
-    chosen = tuned(plan, graph, 64)
+    chosen = tuned(plan, graph, (64, 64))
     assert compared == [*(f"blocks.{i}" for i in range(5)), "end_conv"]
     assert str(chosen.lowering) == "matmul/conv"
     assert [(name, str(each)) for name, each in chosen.lowering.exceptions] == [("blocks.2", "conv/taps")]
@@ -158,33 +158,33 @@ def test_the_choice_and_its_record(model, graph, own_cache, compared):
 
 def test_without_auto_nothing_is_measured(model, graph, compared):
     plan = make_plan(model, "onnx")
-    assert tuned(plan, graph, 64) is plan
+    assert tuned(plan, graph, (64, 64)) is plan
     assert compared == []
 
 
 def test_what_was_measured_is_not_measured_again(model, graph, own_cache, compared):
     plan = make_plan(model, "onnx", lowering="auto")
-    first = tuned(plan, graph, 64)
+    first = tuned(plan, graph, (64, 64))
     compared.clear()
-    assert tuned(plan, graph, 64) == first
+    assert tuned(plan, graph, (64, 64)) == first
     assert compared == []
-    tuned(make_plan(model, "onnx", lowering="auto", threads=2), graph, 64)  # other conditions
+    tuned(make_plan(model, "onnx", lowering="auto", threads=2), graph, (64, 64))  # other conditions
     assert len(compared) == 6
     compared.clear()
-    tuned(plan, graph, 96)  # other shapes
+    tuned(plan, graph, (96, 96))  # other shapes
     assert len(compared) == 6
     compared.clear()
     own_cache.write_text(own_cache.read_text()[:-40])  # cut off
-    assert tuned(plan, graph, 64) == first
+    assert tuned(plan, graph, (64, 64)) == first
     assert len(compared) == 6
 
 
 def test_other_code_is_measured_anew(model, graph, own_cache, compared, monkeypatch):
     plan = make_plan(model, "onnx", lowering="auto")
-    tuned(plan, graph, 64)
+    tuned(plan, graph, (64, 64))
     compared.clear()
     monkeypatch.setattr(tuning, "_code", lambda: "another version")
-    tuned(plan, graph, 64)
+    tuned(plan, graph, (64, 64))
     assert len(compared) == 6
     assert len(json.loads(own_cache.read_text())) == 2
 
@@ -197,7 +197,7 @@ def test_a_lowering_that_does_not_convert_is_named(model, graph, own_cache, monk
 
     monkeypatch.setattr(type(plan.converter), "load", lambda _: fail)
     with pytest.raises(ConverterError, match=r"can't convert blocks.0 in the lowering conv/conv.*name a lowering"):
-        tuned(plan, graph, 64)
+        tuned(plan, graph, (64, 64))
     assert not own_cache.exists()
 
 

@@ -82,7 +82,7 @@ def test_a_damaged_constant_is_found(package, prepared, capsys, tmp_path):
     artifact = folder / package.manifest.artifact
     bias, unit = last_bias(artifact, prepared.graph.fc2.bias.detach().numpy())
     damaged = bias.copy()
-    damaged[3] += np.asarray(np.abs(prepared.reference.logits).max() / 2 / unit).astype(bias.dtype)
+    damaged[3] += np.asarray(np.abs(prepared.reference.outputs[0].values).max() / 2 / unit).astype(bias.dtype)
     content = artifact.read_bytes()
     assert content.count(bias.tobytes()) == 1
     artifact.write_bytes(content.replace(bias.tobytes(), damaged.tobytes()))

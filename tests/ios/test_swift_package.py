@@ -43,6 +43,7 @@ def test_python_reads_the_latency_results_of_swift(tested):
     reports = read_results(tested.report).reports
     assert {report.runtime.name for report in reports} == {"coreml"}
     assert {report.on for report in reports} <= {"ios", "macos"}
+    assert {report.post_processing for report in reports} == {None, "none", "graph", "runner"}
 
 
 def test_the_command_says_what_it_takes(command):

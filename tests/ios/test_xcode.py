@@ -19,7 +19,7 @@ def copy(tmp_path):
     for name in (DEMO_MODULE, f"{DEMO_MODULE}Tests", f"{DEMO_MODULE}.xcodeproj"):
         shutil.copytree(ROOT / name, demo / name)
     shutil.copyfile(ROOT / "Package.swift", demo / "Package.swift")
-    for fixture in ("package-coreml", "package-coreml-sizes"):
+    for fixture in ("package-coreml", "package-coreml-sizes", "package-detector-coreml"):
         (tmp_path / "tests" / "fixtures" / fixture).mkdir(parents=True)
     return demo
 

@@ -110,7 +110,7 @@ def test_against_and_json_on_stdout(capsys, onnx_package, heavy_package):
     out, err = capsys.readouterr()
     assert err == ""
     document = json.loads(out)
-    documents.validate(document, "latency-v2", "stdout")
+    documents.validate(document, "latency-v3", "stdout")
     assert document["reports"] == []
     assert document["comparisons"][0]["latency_ratio"] > 1.5
 

@@ -195,6 +195,23 @@ def test_every_function_of_a_package_is_measured(xcrun, functions, report, tool,
     assert [each.package for each in read_results(path).reports] == [f"{name}:main", f"{name}:small"]
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_choosing_a_detectors_objects_is_timed_if_asked(xcrun, coreml, report, tool, monkeypatch, asked):
+    xcrun.set(result=document(report))
+    measurement = ios.Measurement(warmup=3, repeats=40, post_processing=asked)
+    assert ios.measure_on_phone([coreml], None, measurement)[1] == []
+    launched = next(call for call in xcrun.calls() if "launch" in call)
+    options = ["--warmup", "3", "--repeats", "40", *["--post-processing"] * asked]
+    assert launched[launched.index("--warmup") :] == options
+    called, call = [], ios._call
+    monkeypatch.setattr(ios, "_call", lambda command, timeout_s: called.append(command) or call(command, timeout_s))
+    tool.write_text(document(dataclasses.replace(report, on="macos")))
+    assert ios.measure_on_this_mac([coreml], measurement)[1] == []
+    ((*words, flag, _),) = called
+    assert flag == "--json"
+    assert words[words.index("--warmup") :] == options
+
+
 def test_a_result_of_another_function_is_refused(xcrun, functions, report, capsys):
     xcrun.set(result=document(report).replace("FUNCTION", ":main"))
     assert main([str(functions), "--on", "ios", "--quiet"]) == 5

@@ -68,7 +68,7 @@ def mismatches(kind, schema, root, path="$"):
         yield from mismatches(hint, schema["properties"][name], root, f"{path}.{name}")
 
 
-@pytest.mark.parametrize(("kind", "name"), [(Manifest, "manifest-v2"), (Results, "latency-v2")])
+@pytest.mark.parametrize(("kind", "name"), [(Manifest, "manifest-v3"), (Results, "latency-v3")])
 def test_dataclass_and_schema_are_the_same(kind, name):
     import jsonschema
 
@@ -151,7 +151,7 @@ def test_a_missing_field_is_refused_by_name(onnx_package, tmp_path, field):
 def test_another_schema_version_is_refused(onnx_package, tmp_path):
     document = onnx_package.manifest.to_json() | {"schema_version": 1}
     (tmp_path / "manifest.json").write_text(json.dumps(document))
-    with pytest.raises(UsageError, match="schema_version: 1 is not 2"):
+    with pytest.raises(UsageError, match="schema_version: 1 is not 3"):
         read_manifest(tmp_path)
 
 

@@ -194,7 +194,7 @@ def test_results_round_trip_and_mutilated_ones_are_refused(onnx_package, report,
         (r"\$\.reports\[0\]: Additional", lambda d: d["reports"][0].update(p50=1)),
         (r"\$\.comparisons\[0\]\.against", lambda d: d["comparisons"][0].update(against={})),
         (r"\$: 'comparisons' is a required", lambda d: d.pop("comparisons")),
-        (r"schema_version: 1 is not 2", lambda d: d.update(schema_version=1)),
+        (r"schema_version: 1 is not 3", lambda d: d.update(schema_version=1)),
     ):
         document = copy.deepcopy(whole)
         mutilate(document)
@@ -210,7 +210,7 @@ def test_a_failed_write_leaves_what_was_there(report, tmp_path):
     with pytest.raises(UsageError, match=r"\$\.reports\[0\]\.p50_ms"):
         write_results(path, wrong)
     with pytest.raises(UsageError, match="not finite"):
-        documents.write_json(path, wrong_document(report), "latency-v2")
+        documents.write_json(path, wrong_document(report), "latency-v3")
     assert path.read_text() == "before"
     assert [child.name for child in tmp_path.iterdir()] == ["out.json"]
 

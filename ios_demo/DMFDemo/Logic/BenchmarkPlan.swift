@@ -22,9 +22,14 @@ struct BenchmarkPlan: Equatable, Sendable {
     let computeUnits: [ComputeUnits]
     let warmup: Int
     let repeats: Int
+    /// Whether choosing a detector's objects is timed, too, where its graph does not choose them.
+    let postProcessing: Bool
 
     /// ArgumentError: a number is out of range, or there is nothing to measure.
-    init(folder: URL, function: String? = nil, computeUnits: [ComputeUnits], warmup: Int, repeats: Int) throws {
+    init(
+        folder: URL, function: String? = nil, computeUnits: [ComputeUnits], warmup: Int, repeats: Int,
+        postProcessing: Bool = false
+    ) throws {
         guard !computeUnits.isEmpty else { throw ArgumentError("no compute units are given; give at least one") }
         guard Set(computeUnits).count == computeUnits.count else {
             throw ArgumentError("compute units are given twice; give them once")
@@ -36,6 +41,7 @@ struct BenchmarkPlan: Equatable, Sendable {
         self.computeUnits = computeUnits
         self.warmup = warmup
         self.repeats = repeats
+        self.postProcessing = postProcessing
     }
 
     /// Measures one function after the other, each on each of the compute units; `begin` is told of each before.
@@ -50,7 +56,8 @@ struct BenchmarkPlan: Equatable, Sendable {
         var reports: [LatencyReport] = []
         for function in functions {
             let benchmark = try Benchmark(
-                of: function, model: await compile(function), on: device, isForeground: { foreground.wasKept }
+                of: function, model: await compile(function), on: device, postProcessing: postProcessing,
+                isForeground: { foreground.wasKept }
             )
             let input = function.manifest.input
             for units in computeUnits {

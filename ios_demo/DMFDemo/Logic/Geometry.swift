@@ -8,12 +8,29 @@ func fitted(_ size: CGSize, in space: CGSize) -> CGRect {
     return centred(fitted, in: CGRect(origin: .zero, size: space))
 }
 
-/// What of a picture that is shown in `frame` the network sees.
-func crop(of frame: CGRect, _ spec: InputSpec) -> CGRect {
-    let scale = min(frame.width, frame.height) / CGFloat(spec.resize)
+/// What of a picture that is shown in `frame` the network sees; all of it where it is padded.
+func seen(of frame: CGRect, _ spec: InputSpec) -> CGRect {
+    guard case .crop(let resize) = spec.fit else { return frame }
+    let scale = min(frame.width, frame.height) / CGFloat(resize)
     let width = min(CGFloat(spec.cropWidth) * scale, frame.width)
     let height = min(CGFloat(spec.cropHeight) * scale, frame.height)
     return centred(CGSize(width: width, height: height), in: frame)
+}
+
+/// Where a box of a picture of `width` x `height` px lies if the picture is shown in `frame`.
+func place(_ box: Box, width: Int, height: Int, in frame: CGRect) -> CGRect {
+    let (across, down) = (frame.width / CGFloat(width), frame.height / CGFloat(height))
+    return CGRect(
+        x: frame.minX + box.x1 * across, y: frame.minY + box.y1 * down,
+        width: (box.x2 - box.x1) * across, height: (box.y2 - box.y1) * down
+    )
+}
+
+/// Where a caption of `size` is drawn: in the upper left corner of `box`, or as near as it is whole in `frame`.
+func captionPlace(_ size: CGSize, of box: CGRect, in frame: CGRect) -> CGRect {
+    let left = max(frame.minX, min(box.minX, frame.maxX - size.width))
+    let top = max(frame.minY, min(box.minY, frame.maxY - size.height))
+    return CGRect(origin: CGPoint(x: left, y: top), size: size)
 }
 
 private func centred(_ size: CGSize, in frame: CGRect) -> CGRect {

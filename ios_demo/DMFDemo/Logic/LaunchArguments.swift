@@ -5,7 +5,8 @@ import Foundation
 ///
 ///     --benchmark-run ID --package NAME_OR_PATH --compute-units all,cpu_only --warmup N --repeats N
 ///
-/// and, of a package of several functions, `--function NAME` for one of them. Or, when all is measured, to take away
+/// and, of a package of several functions, `--function NAME` for one of them; `--post-processing` for a detector whose
+/// objects are to be chosen within the time. Or, when all is measured, to take away
 /// what a host left here: `--clean-up NAME,NAME`.
 struct LaunchArguments {
     static let runFlag = "--benchmark-run"
@@ -14,7 +15,10 @@ struct LaunchArguments {
         runFlag, cleanUpFlag, "--package", "--function", "--compute-units", "--warmup", "--repeats"
     ]
 
+    private static let postProcessingFlag = "--post-processing"
+
     private let values: [String: String]
+    private let postProcessing: Bool
 
     /// Words that are none of these flags or their values are Xcode's and the system's, and are skipped.
     init(_ words: [String]) {
@@ -24,6 +28,7 @@ struct LaunchArguments {
         }
         if let last = words.last, LaunchArguments.flags.contains(last) { found[last] = "" }
         values = found
+        postProcessing = words.contains(LaunchArguments.postProcessingFlag)
     }
 
     /// Whether somebody asks for a measurement, rightly or not.
@@ -56,7 +61,8 @@ struct LaunchArguments {
             computeUnits: text("--compute-units").split(separator: ",", omittingEmptySubsequences: false)
                 .map { try ComputeUnits(named: String($0)) },
             warmup: number("--warmup"),
-            repeats: number("--repeats")
+            repeats: number("--repeats"),
+            postProcessing: postProcessing
         )
     }
 

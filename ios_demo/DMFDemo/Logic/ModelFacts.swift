@@ -22,9 +22,7 @@ func facts(of package: ModelPackage, _ verdicts: Verdicts, _ device: DeviceDescr
         Fact(title: "Artifact", value: artifact(package)),
         Fact(
             title: "Input and output",
-            value: "The picture’s shorter side becomes \(input.resize) px (\(input.interpolation.rawValue)), of which "
-                + "the model sees the \(resolution(input)) in the middle. "
-                + "It tells \(manifest.classes) classes apart."
+            value: "\(words(input)) \(words(manifest.detection)) It tells \(manifest.classes) classes apart."
         ),
         Fact(title: "Checked when it was exported", value: words(manifest.parity), isBad: !manifest.parity.passed),
         selfTests(package, verdicts),
@@ -63,12 +61,34 @@ private func artifact(_ package: ModelPackage) -> String {
         + "SHA-256 \(package.artifactSHA256)"
 }
 
+private func words(_ input: InputSpec) -> String {
+    switch input.fit {
+    case .crop(let resize):
+        return "The picture’s shorter side becomes \(resize) px (\(input.interpolation.rawValue)), of which "
+            + "the model sees the \(resolution(input)) in the middle."
+    case .pad:
+        return "The picture becomes as large as fits into \(resolution(input)) (\(input.interpolation.rawValue)), "
+            + "all of which the model sees."
+    }
+}
+
+private func words(_ detection: Detection?) -> String {
+    guard let detection else { return "It answers with how probable each class is." }
+    let who = detection.form == .dense ? "this app" : "the model itself"
+    return "It answers with at most \(detection.maxDetections) objects that are more than "
+        + "\(figure(detection.scoreThreshold)) sure; \(who) chooses among overlapping ones."
+}
+
 private func words(_ parity: Parity) -> String {
     let outputs = parity.outputs.map {
         "\($0.name): the largest error is \(figure($0.maxAbsError)), \(figure($0.budgetMaxAbsError)) is allowed"
     }
+    let objects = parity.detections.map { detections in
+        "objects: \(detections.matched) of \(detections.found) found are right, \(detections.decided) must be found; "
+            + "a score is off by at most \(figure(detections.maxScoreError ?? 0))"
+    }
     let verdict = parity.passed ? "Passed" : "Failed: its answers can’t be trusted."
-    return (["Against: \(parity.oracle)"] + outputs + [verdict]).joined(separator: "\n")
+    return (["Against: \(parity.oracle)"] + outputs + [objects, verdict].compactMap { $0 }).joined(separator: "\n")
 }
 
 private func selfTests(_ package: ModelPackage, _ verdicts: Verdicts) -> Fact {

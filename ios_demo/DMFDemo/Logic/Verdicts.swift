@@ -9,6 +9,8 @@ struct Verdict: Codable, Equatable, Sendable {
     /// nil is an infinite error, which JSON has no number for.
     var maxAbsError: Double?
     var budgetAbsError: Double
+    /// False of a detector that finds other objects in the image than it must.
+    var isComplete = true
 }
 
 extension Verdict {
@@ -19,7 +21,8 @@ extension Verdict {
             frozenRouting: result.frozenRouting,
             image: worst.image,
             maxAbsError: worst.maxAbsError.isFinite ? worst.maxAbsError : nil,
-            budgetAbsError: worst.budgetAbsError
+            budgetAbsError: worst.budgetAbsError,
+            isComplete: worst.isComplete
         )
     }
 }

@@ -15,6 +15,9 @@ func words(_ verdict: Verdict?) -> String {
     if verdict.frozenRouting {
         return "Self-test failed: every picture is computed with the weights chosen for the first one. \(distrust)"
     }
+    if !verdict.isComplete, verdict.maxAbsError != nil {
+        return "Self-test failed: in “\(verdict.image)” it finds other objects than it must. \(distrust)"
+    }
     return "Self-test failed: the answer for “\(verdict.image)” is off by \(error), \(budget) is allowed. \(distrust)"
 }
 
@@ -27,6 +30,15 @@ func words(_ flag: Flag) -> String {
     case .tooFewSamples: "Not valid: fewer repeats than 30."
     case .notForeground: "Not valid: this app was not in front throughout."
     case .wrongAnswers: "Not valid: the self-test failed; the answers can’t be trusted."
+    }
+}
+
+/// What of a detector was timed.
+func words(_ postProcessing: PostProcessing) -> String {
+    switch postProcessing {
+    case .none: "The network alone was timed, not how its objects are chosen."
+    case .graph: "The network was timed, which chooses its objects itself."
+    case .runner: "The network was timed, and how its objects are chosen behind it."
     }
 }
 

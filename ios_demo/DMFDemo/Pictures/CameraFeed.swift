@@ -4,15 +4,15 @@ import DMFCoreML
 
 /// Upright frames of the camera at the back, from ``start()`` to ``stop()``; a newer one replaces one that nobody took.
 final class CameraFeed: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, @unchecked Sendable {
-    private let minSide: Int
+    private let spec: InputSpec
     private let session = AVCaptureSession()
     private let queue = DispatchQueue(label: "camera") // the session's calls block, and its frames come here
     private let frames: AsyncThrowingStream<Pixels, any Error>
     private let continuation: AsyncThrowingStream<Pixels, any Error>.Continuation
 
-    /// `minSide` is what a frame's shorter side should have, in px.
-    init(minSide: Int) {
-        self.minSide = minSide
+    /// Its frames are at least as large as what they are resized to for `spec`, unless that is very large.
+    init(for spec: InputSpec) {
+        self.spec = spec
         (frames, continuation) = AsyncThrowingStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         super.init()
     }
@@ -56,7 +56,7 @@ final class CameraFeed: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, 
         output.setSampleBufferDelegate(self, queue: queue)
         session.beginConfiguration()
         defer { session.commitConfiguration() }
-        session.sessionPreset = minSide <= 480 ? .vga640x480 : .hd1920x1080
+        session.sessionPreset = spec.resized(width: 480, height: 640).width <= 480 ? .vga640x480 : .hd1920x1080
         guard session.canAddInput(input), session.canAddOutput(output) else {
             throw PredictorError("the camera cannot deliver frames for this app; choose a photo or draw one")
         }

@@ -3,10 +3,10 @@ import DMFClassifier
 import Foundation
 import ImageIO
 
-/// The upright picture in an image file, for a model that resizes the shorter side to `resize` px.
+/// The upright picture in an image file, for a model that takes `input`.
 ///
 /// PackageError: not a picture that this system decodes.
-func pixels(ofFile data: Data, resize: Int) throws -> Pixels {
+func pixels(ofFile data: Data, for input: InputSpec) throws -> Pixels {
     guard let source = CGImageSourceCreateWithData(data as CFData, nil),
           let properties = CGImageSourceCopyPropertiesAtIndex(source, 0, nil) as? [CFString: Any],
           let width = properties[kCGImagePropertyPixelWidth] as? Int,
@@ -15,7 +15,7 @@ func pixels(ofFile data: Data, resize: Int) throws -> Pixels {
     let options: [CFString: Any] = [
         kCGImageSourceCreateThumbnailFromImageAlways: true,
         kCGImageSourceCreateThumbnailWithTransform: true, // upright
-        kCGImageSourceThumbnailMaxPixelSize: decodedSide(width: width, height: height, resize: resize)
+        kCGImageSourceThumbnailMaxPixelSize: decodedSide(width: width, height: height, input)
     ]
     guard let decoded = CGImageSourceCreateThumbnailAtIndex(source, 0, options as CFDictionary) else {
         throw notDecoded

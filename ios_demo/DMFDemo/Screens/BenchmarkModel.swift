@@ -71,7 +71,7 @@ final class BenchmarkModel: ObservableObject {
 
     @discardableResult
     private func measure(_ plan: BenchmarkPlan) async throws -> [LatencyReport] {
-        await demo.classifier.close() // it would take memory and a part of the Neural Engine
+        await demo.recogniser.close() // it would take memory and a part of the Neural Engine
         let reports = try await plan.measure(
             on: demo.device, compile: Demo.compile, foreground: demo.foreground,
             begin: { step in show(.running(step)) }

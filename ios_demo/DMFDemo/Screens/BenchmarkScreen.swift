@@ -8,6 +8,7 @@ struct BenchmarkScreen: View {
     @State private var chosen = Set(ComputeUnits.allCases)
     @State private var warmup = 10
     @State private var repeats = 100
+    @State private var postProcessing = false
     @State private var problem: String?
 
     var body: some View {
@@ -41,6 +42,9 @@ struct BenchmarkScreen: View {
         Section("Inferences") {
             Stepper("Warm-up: \(warmup)", value: $warmup, in: BenchmarkPlan.warmupRange, step: 5)
             Stepper("Repeats: \(repeats)", value: $repeats, in: BenchmarkPlan.repeatsRange, step: 10)
+            if library.chosen?.manifest?.detection?.form == .dense {
+                Toggle("Time how objects are chosen, too", isOn: $postProcessing)
+            }
         }
     }
 
@@ -54,6 +58,7 @@ struct BenchmarkScreen: View {
         case .done(let reports, let file):
             if let first = reports.first {
                 Text("\(names(reports)): \(first.samplesMs.count) inferences of one picture. Times in ms.")
+                if let postProcessing = first.postProcessing { Text(words(postProcessing)) }
             }
             ShareLink("Share JSON", item: file)
         case .failed(let problem):
@@ -102,7 +107,10 @@ struct BenchmarkScreen: View {
         guard let folder = library.folder else { return }
         do {
             let units = ComputeUnits.allCases.filter(chosen.contains)
-            model.start(try BenchmarkPlan(folder: folder, computeUnits: units, warmup: warmup, repeats: repeats))
+            let plan = try BenchmarkPlan(
+                folder: folder, computeUnits: units, warmup: warmup, repeats: repeats, postProcessing: postProcessing
+            )
+            model.start(plan)
             problem = nil
         } catch {
             problem = error.oneLine

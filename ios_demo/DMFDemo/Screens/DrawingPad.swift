@@ -4,7 +4,7 @@ import SwiftUI
 /// A square to draw in with a finger.
 struct DrawingPad: View {
     @Binding var drawing: Drawing
-    let input: InputSpec?
+    let overlay: Overlay
 
     var body: some View {
         VStack {
@@ -17,7 +17,7 @@ struct DrawingPad: View {
                     )
             }
             .aspectRatio(1, contentMode: .fit)
-            .accessibilityLabel("Draw here with a finger; the frame shows what the model sees")
+            .accessibilityLabel("Draw here with a finger; yellow frames what the model sees, green what it found")
             HStack {
                 Button("Clear", action: { drawing.clear() })
                 Spacer()
@@ -36,6 +36,6 @@ struct DrawingPad: View {
             path.addLines(points(of: stroke, in: frame))
             context.stroke(path, with: .color(colour), style: style)
         }
-        if let input { context.stroke(Path(crop(of: frame, input)), with: .color(.yellow), lineWidth: 2) }
+        overlay.draw(in: context, over: frame)
     }
 }

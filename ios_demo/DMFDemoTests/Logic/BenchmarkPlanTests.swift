@@ -8,9 +8,13 @@ final class BenchmarkPlanTests: XCTestCase {
 
     private func measure(
         _ units: [ComputeUnits], of folder: URL = Fixtures.packageFolder, function: String? = nil,
-        on device: FakeDevice = FakeDevice(), foreground: Foreground, begin: (BenchmarkStep) -> Void = { _ in }
+        on device: FakeDevice = FakeDevice(), postProcessing: Bool = false, foreground: Foreground,
+        begin: (BenchmarkStep) -> Void = { _ in }
     ) async throws -> [LatencyReport] {
-        let plan = try BenchmarkPlan(folder: folder, function: function, computeUnits: units, warmup: 2, repeats: 40)
+        let plan = try BenchmarkPlan(
+            folder: folder, function: function, computeUnits: units, warmup: 2, repeats: 40,
+            postProcessing: postProcessing
+        )
         return try await plan.measure(on: device, compile: compile, foreground: foreground, begin: begin)
     }
 
@@ -52,6 +56,18 @@ final class BenchmarkPlanTests: XCTestCase {
             XCTFail("measured")
         } catch {
             XCTAssertEqual(error.oneLine, "tiny-coreml-fp16 has no function \"size_6\", it has but one; name none")
+        }
+    }
+
+    func testADetectorIsMeasuredWithOrWithoutChoosingItsObjects() async throws {
+        for (asked, expected) in [(false, PostProcessing.none), (true, .runner)] {
+            let reports = try await measure(
+                [.all], of: Fixtures.detectorFolder, postProcessing: asked, foreground: inFront
+            )
+            XCTAssertEqual(reports.map(\.postProcessing), [expected])
+            XCTAssertEqual(reports.map(\.selfTest?.passed), [true])
+            let classifiers = try await measure([.all], postProcessing: asked, foreground: inFront)
+            XCTAssertEqual(classifiers.map(\.postProcessing), [nil])
         }
     }
 

@@ -11,9 +11,10 @@ enum Fixtures {
     static let packageFolder = folder.appendingPathComponent("package-coreml")
     /// Of two functions.
     static let sizesFolder = folder.appendingPathComponent("package-coreml-sizes")
+    static let detectorFolder = folder.appendingPathComponent("package-detector-coreml")
 }
 
-/// Answers golden images with their golden logits, `offset` beside them, and others with the first ones.
+/// Answers golden images with their golden answers, `offset` beside them, and others with the first ones.
 struct FakeModel: OpenableModel {
     let package: ModelPackage
     var offset: Float = 0
@@ -33,11 +34,32 @@ private struct FakePredictor: Predictor {
 
     var runtime: RuntimeInfo { RuntimeInfo(name: "coreml", version: "iOS 18.1", computeUnits: computeUnits) }
 
-    func logits(for input: ModelInput) throws -> [Float] {
-        guard let golden = package.golden else { return [] }
+    func outputs(for input: ModelInput) throws -> Outputs {
+        guard let golden = package.golden else { return [:] }
         let index = golden.images.firstIndex { Preprocess.input(of: $0, package.manifest.input) == input } ?? 0
-        return golden.logits[index].map { Float($0) + offset }
+        return DMFDemoTests.outputs(golden, index, offset: offset)
     }
+}
+
+/// What a network answers whose golden vectors these are, with `offset` beside it; object i is of anchor i of 6.
+func outputs(_ golden: Golden, _ index: Int, offset: Float = 0) -> Outputs {
+    switch golden.answers {
+    case .logits(let logits, _):
+        return ["logits": Tensor(shape: [1, logits[index].count], values: logits[index].map { Float($0) + offset })]
+    case .objects(let objects, _):
+        var (scores, boxes) = ([Float](repeating: 0, count: 6 * 5), [Float](repeating: 0, count: 6 * 4))
+        for (anchor, expected) in objects[index].enumerated() {
+            let box = expected.object.box
+            scores[anchor * 5 + expected.object.label] = Float(expected.object.score) + offset
+            boxes.replaceSubrange(anchor * 4..<anchor * 4 + 4, with: [box.x1, box.y1, box.x2, box.y2].map(Float.init))
+        }
+        return ["scores": Tensor(shape: [1, 6, 5], values: scores), "boxes": Tensor(shape: [1, 6, 4], values: boxes)]
+    }
+}
+
+extension Golden {
+    /// A classifier's.
+    var logits: [[Double]] { if case .logits(let logits, _) = answers { logits } else { [] } }
 }
 
 /// A phone on which each look at the clock is one millisecond after the last.

@@ -30,6 +30,15 @@ final class LaunchArgumentsTests: XCTestCase {
         XCTAssertEqual(try function(whole + ["--function"]), "", "which no function is called")
     }
 
+    func testPostProcessingIsTimedIfAsked() throws {
+        let flag = ["--post-processing"]
+        for (words, asked) in [(whole, false), (whole + flag, true), (flag + whole, true)] {
+            let plan = try LaunchArguments(words).plan { URL(fileURLWithPath: "/found/\($0)") }
+            XCTAssertEqual(plan.postProcessing, asked)
+            XCTAssertEqual(plan.repeats, 50)
+        }
+    }
+
     func testAnAbsolutePathIsNotLookedUp() throws {
         let arguments = LaunchArguments(whole.map { $0 == "dmf_xxs-coreml" ? "/a/package" : $0 })
         let plan = try arguments.plan { name in throw ArgumentError("looked \(name) up") }

@@ -5,11 +5,14 @@ public struct Benchmark: Sendable {
     private let package: ModelPackage
     private let model: any OpenableModel
     private let device: any MeasuredDevice
+    private let postProcessing: PostProcessing?
     private let isForeground: @Sendable () -> Bool
 
+    /// `postProcessing`: choosing a detector's objects is a part of a sample, where its graph does not choose them.
+    ///
     /// PredictorError: the device is a simulator.
     public init(
-        of package: ModelPackage, model: any OpenableModel, on device: any MeasuredDevice,
+        of package: ModelPackage, model: any OpenableModel, on device: any MeasuredDevice, postProcessing: Bool = false,
         isForeground: @escaping @Sendable () -> Bool
     ) throws {
         guard !device.isSimulator else {
@@ -18,6 +21,7 @@ public struct Benchmark: Sendable {
         self.package = package
         self.model = model
         self.device = device
+        self.postProcessing = package.manifest.detection.map { PostProcessing($0.form, isTimed: postProcessing) }
         self.isForeground = isForeground
     }
 
@@ -39,7 +43,7 @@ public struct Benchmark: Sendable {
         let before = device.state()
         let baselineMemoryBytes = device.peakMemoryBytes()
         let (predictor, coldLoadMs) = try timed { try model.open(on: computeUnits) }
-        let selfTest = try package.golden.map { try SelfTest.run(predictor, $0, package.manifest.input) }
+        let selfTest = try package.golden.map { try SelfTest.run(predictor, $0, package.manifest) }
         for _ in 0..<warmup { try run(predictor, input) }
         var foreground = true
         let samplesMs = try (0..<repeats).map { _ in
@@ -53,6 +57,7 @@ public struct Benchmark: Sendable {
             artifactSHA256: package.artifactSHA256,
             runtime: predictor.runtime,
             input: inputName,
+            postProcessing: postProcessing,
             warmupCount: warmup,
             coldLoadMs: coldLoadMs,
             samplesMs: samplesMs,
@@ -72,7 +77,8 @@ public struct Benchmark: Sendable {
 
     private func run(_ predictor: any Predictor, _ input: ModelInput) throws {
         try Task.checkCancellation()
-        _ = try predictor.logits(for: input)
+        let outputs = try predictor.outputs(for: input)
+        if postProcessing == .runner { _ = try package.manifest.findings(in: outputs) }
     }
 
     private func timed<T>(_ work: () throws -> T) rethrows -> (value: T, ms: Double) {

@@ -1,18 +1,24 @@
 import Foundation
 
-/// What an artifact must answer for a few images, cropped and not yet normalised.
+/// What an artifact must answer for a few images, cropped or padded and not yet normalised.
 ///
-/// By image: `logits` of the float64 reference, (classes) each; `budgets`, by how much a logit may differ from them;
-/// `names`. `frozenLogits` are those of a network that routes every image like the first one; nil where unknown.
+/// By image: its name, the answer of the float64 reference, and the budget: by how much a logit or a score may differ.
 public struct Golden: Equatable, Sendable {
     /// The file of the only function's, or of the first of several.
     static let fileName = "golden.safetensors"
 
+    public enum Answers: Equatable, Sendable {
+        /// (classes) of each image; `frozen` are those of a network that routes every image like the first one, nil
+        /// where they are not known.
+        case logits([[Double]], frozen: [[Double]]?)
+        /// Those of each image, whose boxes match what is found from `iou` on.
+        case objects([[ExpectedObject]], iou: Double)
+    }
+
     public var images: [Pixels]
-    public var logits: [[Double]]
-    public var budgets: [Double]
-    public var frozenLogits: [[Double]]?
     public var names: [String]
+    public var answers: Answers
+    public var budgets: [Double]
     /// Where the artifact holds what its modules compute; empty where that is not known.
     public var modules: [TappedModule]
 
@@ -24,10 +30,9 @@ public struct Golden: Equatable, Sendable {
         let sides = [manifest.input.cropHeight, manifest.input.cropWidth, Pixels.channels]
         try reader.check("images", pixels.shape, allowed: [max(count, 1)] + sides)
         images = reader.images(pixels)
-        logits = try reader.rows("logits", shape: [count, manifest.classes])
-        budgets = try reader.budgets(count)
-        frozenLogits = try reader.tensors.contains("frozen_logits")
-            ? reader.rows("frozen_logits", shape: [count, manifest.classes]) : nil
+        let isDetectors = manifest.detection != nil
+        answers = try isDetectors ? reader.objects(count, manifest.classes) : reader.logits([count, manifest.classes])
+        budgets = try reader.budgets(isDetectors ? "score_budgets" : "budgets", count)
         names = try reader.names(count)
         modules = try reader.modules()
     }
@@ -59,20 +64,56 @@ private struct GoldenReader {
         }
     }
 
-    func rows(_ name: String, shape: [Int]) throws -> [[Double]] {
-        let tensor = try tensors.tensor(name, .float64, rank: 2)
+    func logits(_ shape: [Int]) throws -> Golden.Answers {
+        func rows(_ name: String) throws -> [[Double]] {
+            try numbers(name, shape).split(every: shape[1]).map(Array.init)
+        }
+        return .logits(try rows("logits"), frozen: try tensors.contains("frozen_logits") ? rows("frozen_logits") : nil)
+    }
+
+    /// Rows whose label is -1 are none.
+    func objects(_ count: Int, _ classes: Int) throws -> Golden.Answers {
+        let labels = try tensors.tensor("object_labels", .int64, rank: 2)
+        let shape = [count, labels.shape[1]]
+        try check("object_labels", labels.shape, allowed: shape)
+        guard labels.ints.allSatisfy((-1..<classes).contains) else {
+            throw damaged(source, "object_labels must be -1 to \(classes - 1)")
+        }
+        let decided = try tensors.tensor("object_decided", .uint8, rank: 2)
+        try check("object_decided", decided.shape, allowed: shape)
+        let corners = try numbers("object_boxes", shape + [4])
+        let scores = try numbers("object_scores", shape)
+        let rows = zip(labels.ints, decided.data).enumerated().map { row, meant -> ExpectedObject? in
+            let box = Box(
+                x1: corners[4 * row], y1: corners[4 * row + 1], x2: corners[4 * row + 2], y2: corners[4 * row + 3]
+            )
+            let object = DetectedObject(box: box, score: scores[row], label: meant.0)
+            return meant.0 < 0 ? nil : ExpectedObject(object, isDecided: meant.1 != 0)
+        }
+        return .objects((0..<count).map { rows[$0 * shape[1]..<($0 + 1) * shape[1]].compactMap { $0 } }, iou: try iou())
+    }
+
+    func budgets(_ name: String, _ count: Int) throws -> [Double] {
+        let tensor = try tensors.tensor(name, .float64, rank: 1)
+        try check(name, tensor.shape, allowed: [count])
+        let budgets = tensor.doubles
+        guard budgets.allSatisfy({ $0 >= 0 && $0.isFinite }) else { throw damaged(source, "\(name) must be >= 0") }
+        return budgets
+    }
+
+    private func numbers(_ name: String, _ shape: [Int]) throws -> [Double] {
+        let tensor = try tensors.tensor(name, .float64, rank: shape.count)
         try check(name, tensor.shape, allowed: shape)
         let values = tensor.doubles
         guard values.allSatisfy(\.isFinite) else { throw damaged(source, "\(name) are not all finite") }
-        return values.split(every: shape[1]).map(Array.init)
+        return values
     }
 
-    func budgets(_ count: Int) throws -> [Double] {
-        let tensor = try tensors.tensor("budgets", .float64, rank: 1)
-        try check("budgets", tensor.shape, allowed: [count])
-        let budgets = tensor.doubles
-        guard budgets.allSatisfy({ $0 >= 0 && $0.isFinite }) else { throw damaged(source, "budgets must be >= 0") }
-        return budgets
+    private func iou() throws -> Double {
+        guard let text = tensors.metadata["iou"], let iou = Double(text), (0...1).contains(iou) else {
+            throw damaged(source, "its metadata has no iou of 0 to 1")
+        }
+        return iou
     }
 
     func names(_ count: Int) throws -> [String] {

@@ -38,6 +38,15 @@ struct JSONFields {
         try field(name, "a number", \.number)
     }
 
+    func numberOrNull(_ name: String) throws -> Double? {
+        try unlessNull(name) { try field(name, "a number or null", \.number) }
+    }
+
+    /// Of a whole.
+    func share(_ name: String) throws -> Double {
+        try field(name, "a number of 0 to 1") { value in value.number.flatMap { (0...1).contains($0) ? $0 : nil } }
+    }
+
     /// The case whose raw value the field holds.
     func choice<T: RawRepresentable & CaseIterable>(_ name: String) throws -> T where T.RawValue == String {
         let ids = T.allCases.map(\.rawValue)
@@ -66,6 +75,10 @@ struct JSONFields {
 
     func fields(_ name: String) throws -> JSONFields {
         JSONFields(try field(name, "an object", \.object), source: source, path: "\(path).\(name)")
+    }
+
+    func fieldsOrNull(_ name: String) throws -> JSONFields? {
+        try unlessNull(name) { try fields(name) }
     }
 
     func listOfFields(_ name: String, orNone: Bool = false) throws -> [JSONFields] {

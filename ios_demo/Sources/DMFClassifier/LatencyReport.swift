@@ -1,11 +1,29 @@
 import Foundation
 
-/// One package measured on this device, as a report of schema latency-v2, which describes each field.
+/// What chose among a detector's boxes within a sample; the raw value is its name in reports.
+public enum PostProcessing: String, CaseIterable, Sendable {
+    /// Nothing: the network alone was timed.
+    case none
+    case graph
+    /// Who ran the network, behind it.
+    case runner
+
+    init(_ form: Form, isTimed: Bool) {
+        switch form {
+        case .dense: self = isTimed ? .runner : .none
+        case .coremlNMS: self = .graph
+        }
+    }
+}
+
+/// One package measured on this device, as a report of schema latency-v3, which describes each field.
 public struct LatencyReport: Equatable, Sendable {
     public var manifest: Manifest
     public var artifactSHA256: String
     public var runtime: RuntimeInfo
     public var input: String
+    /// nil for a classifier.
+    public var postProcessing: PostProcessing?
     public var warmupCount: Int
     public var coldLoadMs: Double
     public var samplesMs: [Double]
@@ -26,10 +44,10 @@ public struct LatencyReport: Equatable, Sendable {
     public var minMs: Double { percentile(samplesMs, 0) }
 }
 
-/// The document that holds `reports`, of schema latency-v2, as JSON.
+/// The document that holds `reports`, of schema latency-v3, as JSON.
 public func latencyResults(_ reports: [LatencyReport]) throws -> Data {
     let document = JSON.object([
-        "schema_version": .int(2),
+        "schema_version": .int(3),
         "reports": .list(reports.map(\.json)),
         "comparisons": .list([])
     ])
@@ -55,6 +73,7 @@ extension LatencyReport {
             "accelerator": .text(runtime.computeUnits.rawValue),
             "threads": .int(device.logicalCores), // Core ML is given no number, it may use all
             "input": .text(input),
+            "post_processing": JSON(postProcessing?.rawValue),
             "warmup_count": .int(warmupCount),
             "cold_load_ms": .double(coldLoadMs),
             "samples_ms": .list(samplesMs.map(JSON.double)),

@@ -16,6 +16,14 @@ public enum InputType: String, CaseIterable, Sendable {
     case image
 }
 
+/// How a picture gets the size of the input.
+public enum Fit: Equatable, Sendable {
+    /// Its shorter side becomes `resize` px, and its middle is cut out.
+    case crop(resize: Int)
+    /// All of it is as large as fits, in the top left corner; the rest has the mean colour.
+    case pad
+}
+
 /// How a picture becomes the model's input; `shape` has -1 for a dynamic batch, `mean` and `std` are of 0..1.
 ///
 /// `function` is the artifact's that takes the input; nil where it has but one.
@@ -28,7 +36,7 @@ public struct InputSpec: Equatable, Sendable {
     public var mean: [Double]
     public var std: [Double]
     public var normalisationInGraph: Bool
-    public var resize: Int
+    public var fit: Fit
     public var cropHeight: Int
     public var cropWidth: Int
     public var interpolation: Interpolation
@@ -67,11 +75,22 @@ public struct OutputParity: Equatable, Sendable {
     public var budgetMaxAbsError: Double
 }
 
-/// The proof that the exporter made.
+/// How the objects that a detector found when the package was made match the oracle's.
+///
+/// Those `decided` it must find; `matched` of those it `found` are right. `maxScoreError` is nil where there are none.
+public struct DetectionParity: Equatable, Sendable {
+    public var decided: Int
+    public var found: Int
+    public var matched: Int
+    public var maxScoreError: Double?
+}
+
+/// The proof that the exporter made; `detections` is nil for a classifier.
 public struct Parity: Equatable, Sendable {
     public var oracle: String
     public var passed: Bool
     public var outputs: [OutputParity]
+    public var detections: DetectionParity?
 }
 
 /// One function of an artifact that has several, which share their weights: the same network at another size.
@@ -111,6 +130,8 @@ public struct Manifest: Equatable, Sendable {
     public var source: Source
     public var input: InputSpec
     public var outputs: [OutputSpec]
+    /// nil for a classifier.
+    public var detection: Detection?
     public var labels: String?
     public var parity: Parity
     /// The file of the golden vectors; nil where there is none.
@@ -134,11 +155,14 @@ public struct Manifest: Equatable, Sendable {
         }
     }
 
-    /// The first output.
-    public var logits: OutputSpec { outputs[0] }
+    /// The outputs that are read: a classifier's logits, or those of a detector's form.
+    public var answers: [OutputSpec] {
+        guard let detection else { return [outputs[0]] }
+        return detection.form.outputs.compactMap { name in outputs.first { $0.name == name } }
+    }
 
-    /// Number of classes that the logits tell apart.
-    public var classes: Int { logits.shape[1] }
+    /// Number of classes that it tells apart, the last side of the logits or scores.
+    public var classes: Int { answers[0].shape.last ?? 0 }
 
     /// PackageError: not a manifest that this app knows; it names the JSON path, what is there and what may be.
     public init(json data: Data) throws {
@@ -159,9 +183,8 @@ public struct Manifest: Equatable, Sendable {
         source = try Source(json.fields("source"))
         let first = try json.listOfFields("inputs")[0]
         input = try InputSpec(first)
-        outputs = try json.listOfFields("outputs").enumerated().map { index, output in
-            try index == 0 ? OutputSpec(logits: output) : OutputSpec(output)
-        }
+        detection = try json.fieldsOrNull("detection").map(Detection.init)
+        outputs = try readOutputs(json, of: detection?.form)
         labels = try json.textOrNull("labels").map { _ in try json.listed("labels", role: .labels, among: files) }
         parity = try Parity(json.fields("parity"))
         golden = files.first { $0.role == .golden && $0.path == Golden.fileName }?.path
@@ -169,10 +192,11 @@ public struct Manifest: Equatable, Sendable {
         unchecked = try json.texts("unchecked")
         self.files = files
         if !functions.isEmpty { _ = try first.choice("function", of: [firstFunction]) }
+        if detection != nil { try checkDetector(json, first) }
     }
 }
 
-private let schemaVersion = 2
+private let schemaVersion = 3
 private let firstFunction = "main"
 
 private func checkFormat(_ json: JSONFields) throws {
@@ -220,7 +244,7 @@ extension InputSpec {
         mean = try json.numbers("mean", "three numbers") { $0.count == Pixels.channels }
         std = try json.numbers("std", "three numbers > 0") { $0.count == Pixels.channels && $0.allSatisfy { $0 > 0 } }
         normalisationInGraph = try json.flag("normalisation_in_graph")
-        resize = try json.int("resize", min: 1)
+        fit = try Fit(json)
         cropHeight = crop[0]
         cropWidth = crop[1]
         interpolation = try json.choice("interpolation")
@@ -230,8 +254,18 @@ extension InputSpec {
     }
 }
 
+extension Fit {
+    init(_ json: JSONFields) throws {
+        if try json.choice("fit", of: ["crop", "pad"]) == "crop" {
+            self = .crop(resize: try json.int("resize", min: 1))
+        } else {
+            _ = try json.field("resize", "null for pad") { $0 == .null ? $0 : nil }
+            self = .pad
+        }
+    }
+}
+
 extension OutputSpec {
-    /// Of an output that no one here reads.
     init(_ json: JSONFields) throws {
         name = try json.text("name")
         shape = try json.ints("shape", "a list of integers") { _ in true }
@@ -262,6 +296,16 @@ extension Parity {
         oracle = try json.text("oracle")
         passed = try json.flag("passed")
         outputs = try json.listOfFields("outputs").map(OutputParity.init)
+        detections = try json.fieldsOrNull("detections").map(DetectionParity.init)
+    }
+}
+
+extension DetectionParity {
+    init(_ json: JSONFields) throws {
+        decided = try json.int("decided")
+        found = try json.int("found")
+        matched = try json.int("matched")
+        maxScoreError = try json.numberOrNull("max_score_error")
     }
 }
 

@@ -11,12 +11,28 @@ public struct RuntimeInfo: Equatable, Sendable {
     }
 }
 
+/// One output of a network, row by row.
+public struct Tensor: Equatable, Sendable {
+    public var shape: [Int]
+    public var values: [Float]
+
+    public init(shape: [Int], values: [Float]) {
+        self.shape = shape
+        self.values = values
+    }
+}
+
+/// Outputs by their names.
+public typealias Outputs = [String: Tensor]
+
 /// An opened artifact, to be used by one thread at a time.
 public protocol Predictor {
     var runtime: RuntimeInfo { get }
 
-    /// The logits of one picture, (classes). PredictorError: the runtime refuses it.
-    func logits(for input: ModelInput) throws -> [Float]
+    /// What it makes of one picture: the outputs that the manifest's `answers` name.
+    ///
+    /// PredictorError: the runtime refuses it.
+    func outputs(for input: ModelInput) throws -> Outputs
 }
 
 /// A package's artifact, ready to be opened.

@@ -4,6 +4,7 @@ import Foundation
 struct SafeTensors: Sendable {
     enum DType: String, CaseIterable, Sendable {
         case uint8 = "U8"
+        case int64 = "I64"
         case float32 = "F32"
         case float64 = "F64"
 
@@ -11,7 +12,7 @@ struct SafeTensors: Sendable {
             switch self {
             case .uint8: 1
             case .float32: 4
-            case .float64: 8
+            case .int64, .float64: 8
             }
         }
     }
@@ -44,7 +45,8 @@ struct SafeTensors: Sendable {
         var header = try JSON.object(content.subdata(in: lengthBytes..<dataStart), source: source)
         metadata = try texts(header.removeValue(forKey: "__metadata__") ?? .object([:]), source)
         let data = content.suffix(content.count - dataStart)
-        let entries = try header.map { try Entry(name: $0, $1, source) }.sorted { $0.begin < $1.begin }
+        let entries = try header.map { try Entry(name: $0, $1, source) }
+            .sorted { ($0.begin, $0.end) < ($1.begin, $1.end) } // an empty one begins where the next one does
         try checkEntries(entries, fill: data.count, source)
         tensors = Dictionary(uniqueKeysWithValues: entries.map { entry in
             let bytes = data.dropFirst(entry.begin).prefix(entry.end - entry.begin)
@@ -68,6 +70,11 @@ struct SafeTensors: Sendable {
 }
 
 extension SafeTensors.Tensor {
+    /// The numbers of an int64 tensor.
+    var ints: [Int] {
+        words(Int64.self).map { Int(Int64(littleEndian: $0)) }
+    }
+
     /// The numbers of a float64 tensor.
     var doubles: [Double] {
         words(UInt64.self).map { Double(bitPattern: UInt64(littleEndian: $0)) }

@@ -1,10 +1,14 @@
-/// How near the answers for one golden image are to the reference; NaN anywhere is an infinite error.
+/// How near the answers for one golden image are to the reference: its logits, or the scores of its objects.
+///
+/// NaN anywhere is an infinite error. `isComplete`: every object that must be found is, and no other one; the error is
+/// 1 where that is false.
 public struct ImageError: Equatable, Sendable {
     public var image: String
     public var maxAbsError: Double
     public var budgetAbsError: Double
+    public var isComplete = true
 
-    public var passed: Bool { maxAbsError <= budgetAbsError }
+    public var passed: Bool { isComplete && maxAbsError <= budgetAbsError }
 
     fileprivate var excess: Double { maxAbsError == 0 ? 0 : maxAbsError / budgetAbsError }
 }
@@ -32,36 +36,44 @@ extension SelfTestResult {
 }
 
 public enum SelfTest {
-    /// Runs the golden images through `predictor`. PredictorError: it refuses one.
-    public static func run(_ predictor: any Predictor, _ golden: Golden, _ spec: InputSpec) throws -> SelfTestResult {
-        let answers = try golden.images.enumerated().map { index, image in
-            let answer = try predictor.logits(for: Preprocess.input(of: image, spec)).map(Double.init)
-            let expected = golden.logits[index].count
-            guard answer.count == expected else {
-                let found = "the artifact answers \(answer.count) logits"
-                throw PredictorError("\(found), the golden vectors have \(expected)")
-            }
-            return answer
+    /// Runs the golden images through `predictor`. PredictorError: it refuses one, or answers in another shape.
+    public static func run(
+        _ predictor: any Predictor, _ golden: Golden, _ manifest: Manifest
+    ) throws -> SelfTestResult {
+        func answers(_ index: Int) throws -> [Tensor] {
+            try manifest.read(predictor.outputs(for: Preprocess.input(of: golden.images[index], manifest.input)))
         }
-        let errors = answers.indices.map { index in
+        func error(_ index: Int, _ maxAbsError: Double, isComplete: Bool = true) -> ImageError {
             ImageError(
-                image: golden.names[index],
-                maxAbsError: maxAbsDifference(answers[index], golden.logits[index]),
-                budgetAbsError: golden.budgets[index]
+                image: golden.names[index], maxAbsError: maxAbsError, budgetAbsError: golden.budgets[index],
+                isComplete: isComplete
             )
         }
-        return SelfTestResult(images: errors, frozenRouting: routingIsFrozen(answers, golden))
+        switch golden.answers {
+        case .logits(let logits, let frozen):
+            let found = try golden.images.indices.map { try answers($0)[0].values.map(Double.init) }
+            let errors = found.indices.map { error($0, maxAbsDifference(found[$0], logits[$0])) }
+            let isFrozen = frozen.map { routingIsFrozen(found, logits, frozen: $0, golden.budgets) } ?? false
+            return SelfTestResult(images: errors, frozenRouting: isFrozen)
+        case .objects(let objects, let iou):
+            let errors = try golden.images.indices.map { index in
+                guard case .objects(let found) = manifest.findings(of: try answers(index)) else {
+                    return error(index, .infinity, isComplete: false)
+                }
+                let match = Match(found, objects[index], iou: iou)
+                return error(index, match.scoreError, isComplete: match.isComplete)
+            }
+            return SelfTestResult(images: errors, frozenRouting: false)
+        }
     }
 }
 
 /// Whether there are images that frozen routing would answer differently, and each of them was answered so.
-private func routingIsFrozen(_ answers: [[Double]], _ golden: Golden) -> Bool {
-    guard let frozen = golden.frozenLogits else { return false }
-    let telling = answers.indices.filter {
-        maxAbsDifference(frozen[$0], golden.logits[$0]) > golden.budgets[$0]
-    }
-    return !telling.isEmpty
-        && telling.allSatisfy { maxAbsDifference(answers[$0], frozen[$0]) <= golden.budgets[$0] }
+private func routingIsFrozen(
+    _ answers: [[Double]], _ logits: [[Double]], frozen: [[Double]], _ budgets: [Double]
+) -> Bool {
+    let telling = answers.indices.filter { maxAbsDifference(frozen[$0], logits[$0]) > budgets[$0] }
+    return !telling.isEmpty && telling.allSatisfy { maxAbsDifference(answers[$0], frozen[$0]) <= budgets[$0] }
 }
 
 private func maxAbsDifference(_ values: [Double], _ expected: [Double]) -> Double {

@@ -12,16 +12,29 @@ extension ComputePlan {
         let configuration = try MLModelConfiguration(computeUnits, function)
         let plan = try await MLComputePlan.load(contentsOf: location, configuration: configuration)
         let name = function ?? "main" // what the only one is called
-        guard case .program(let program) = plan.modelStructure, let planned = program.functions[name] else {
+        guard let operations = plan.operations(in: plan.modelStructure, function: name) else {
             throw PredictorError("it is no ML program with a function \(name)")
         }
-        self.init(plan.operations(in: planned.block), modules: modules)
+        self.init(operations, modules: modules)
     }
 }
 
 @available(iOS 17.4, macOS 14.4, *)
 extension MLComputePlan {
-    fileprivate func operations(in block: MLModelStructure.Program.Block) -> [PlannedOperation] {
+    /// Of a pipeline, those of its programs, which a detector's suppression is not. nil: there is no program.
+    fileprivate func operations(in structure: MLModelStructure, function: String) -> [PlannedOperation]? {
+        switch structure {
+        case .program(let program):
+            return program.functions[function].map { operations(in: $0.block) }
+        case .pipeline(let pipeline):
+            let programs = pipeline.subModels.compactMap { operations(in: $0, function: function) }
+            return programs.isEmpty ? nil : programs.flatMap { $0 }
+        default:
+            return nil
+        }
+    }
+
+    private func operations(in block: MLModelStructure.Program.Block) -> [PlannedOperation] {
         block.operations.flatMap { operation in
             let preferred = deviceUsage(for: operation).flatMap { ComputeDevice($0.preferred) }
             let planned = preferred.map { device in

@@ -15,12 +15,13 @@ struct Arguments: Equatable {
     var computeUnits = ComputeUnits.allCases
     var warmup = 10
     var repeats = 100
+    var postProcessing = false
     var json: String?
     var help = false
 
     static let usage = """
         usage: dmf-bench-coreml PACKAGE [--function NAME] [--compute-units LIST] [--warmup N] [--repeats N]
-                                [--json FILE]
+                                [--post-processing] [--json FILE]
 
         Measure latency and memory of an exported Core ML package on this Mac: for each of the compute units it is
         loaded, run on its golden vectors, and timed; so is each function of one that has several.
@@ -31,6 +32,7 @@ struct Arguments: Equatable {
                                 (default: all four, one after the other)
           --warmup N            untimed runs before the first sample (default: 10)
           --repeats N           timed runs (default: 100)
+          --post-processing     time how a detector's objects are chosen, too, where its graph does not choose them
           --json FILE           write the raw samples and conditions too; - is stdout, without the table
           -h, --help            show this
 
@@ -54,6 +56,9 @@ struct Arguments: Equatable {
                 }
                 return value
             }
+            if flag == "--post-processing", parts.count > 1 {
+                throw UsageError(message: "\(flag) takes no value (see --help)")
+            }
             try take(flag, value)
         }
         if help { return }
@@ -69,6 +74,7 @@ struct Arguments: Equatable {
         case "--compute-units": computeUnits = try list(value())
         case "--warmup": warmup = try wholeNumber(value(), flag, atLeast: 0)
         case "--repeats": repeats = try wholeNumber(value(), flag, atLeast: 1)
+        case "--post-processing": postProcessing = true
         case "--json": json = try value()
         case "-h", "--help": help = true
         default: throw UsageError(message: "unknown argument \"\(flag)\" (see --help)")

@@ -44,7 +44,9 @@ struct Command {
         var problems: [String] = []
         for function in try package.functions(named: arguments.function) {
             let model = try await runtime.compile(function)
-            let benchmark = try Benchmark(of: function, model: model, on: runtime.device) { true }
+            let benchmark = try Benchmark(
+                of: function, model: model, on: runtime.device, postProcessing: arguments.postProcessing
+            ) { true }
             for units in arguments.computeUnits {
                 do {
                     reports.append(

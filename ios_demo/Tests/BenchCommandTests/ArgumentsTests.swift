@@ -11,6 +11,7 @@ final class ArgumentsTests: XCTestCase {
         XCTAssertEqual(arguments.computeUnits, [.all, .cpuAndNeuralEngine, .cpuAndGPU, .cpuOnly])
         XCTAssertEqual(arguments.warmup, 10)
         XCTAssertEqual(arguments.repeats, 100)
+        XCTAssertFalse(arguments.postProcessing)
         XCTAssertNil(arguments.json)
     }
 
@@ -20,11 +21,13 @@ final class ArgumentsTests: XCTestCase {
         expected.computeUnits = [.cpuOnly, .all]
         expected.warmup = 0
         expected.repeats = 7
+        expected.postProcessing = true
         expected.json = "a=b.json"
         let words = ["--compute-units", "cpu_only,all,cpu_only", "--warmup", "0", "build/tiny", "--repeats", "7"]
-        XCTAssertEqual(try Arguments(words + ["--json", "a=b.json", "--function", "size_192"]), expected)
+        let more = ["--json", "a=b.json", "--post-processing", "--function", "size_192"]
+        XCTAssertEqual(try Arguments(words + more), expected)
         let joined = ["--compute-units=cpu_only,all", "--warmup=0", "--repeats=7", "--json=a=b.json", "build/tiny"]
-        XCTAssertEqual(try Arguments(["--function=size_192"] + joined), expected)
+        XCTAssertEqual(try Arguments(["--post-processing", "--function=size_192"] + joined), expected)
     }
 
     func testHelpNeedsNoPackage() throws {
@@ -33,7 +36,8 @@ final class ArgumentsTests: XCTestCase {
     }
 
     func testTheUsageNamesEveryArgument() {
-        for word in ["PACKAGE", "--function", "--compute-units", "--warmup", "--repeats", "--json", "--help"] {
+        let words = ["PACKAGE", "--function", "--compute-units", "--warmup", "--repeats", "--post-processing", "--json"]
+        for word in words + ["--help"] {
             XCTAssertTrue(Arguments.usage.contains("  \(word)") || Arguments.usage.contains(", \(word)"), word)
         }
         for units in ComputeUnits.allCases {
@@ -48,6 +52,7 @@ final class ArgumentsTests: XCTestCase {
             (["a", "b"], "2 packages were given, give one (see --help)"),
             (["a", "--threads", "2"], "unknown argument \"--threads\" (see --help)"),
             (["a", "-v=1"], "unknown argument \"-v\" (see --help)"),
+            (["a", "--post-processing=no"], "--post-processing takes no value (see --help)"),
             (["a", "--warmup"], "--warmup needs a value (see --help)"),
             (["a", "--warmup", "-1"], "--warmup: \"-1\" is not a whole number >= 0"),
             (["a", "--repeats", "0"], "--repeats: \"0\" is not a whole number >= 1"),

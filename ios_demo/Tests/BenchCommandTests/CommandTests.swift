@@ -46,6 +46,20 @@ final class CommandTests: XCTestCase {
         }
     }
 
+    func testADetectorIsMeasuredWithOrWithoutChoosingItsObjects() async throws {
+        let detector = fixtures.appendingPathComponent("package-detector-coreml").path
+        for (more, expected) in [([], "none"), (["--post-processing"], "runner")] {
+            let result = await run([detector, "--repeats", "2", "--compute-units", "all", "--json", "-"] + more)
+            XCTAssertEqual(result.code, 0)
+            let reports = try document(Data(result.output.joined().utf8))
+            XCTAssertEqual(reports.map { $0["post_processing"] as? String }, [expected])
+            XCTAssertTrue(reports.allSatisfy { ($0["golden"] as? [String: Any])?["passed"] as? Bool == true })
+        }
+        let classifier = await run([package, "--repeats", "2", "--json", "-", "--post-processing"])
+        let reports = try document(Data(classifier.output.joined().utf8))
+        XCTAssertTrue(reports.allSatisfy { $0["post_processing"] is NSNull })
+    }
+
     func testTheDocumentIsWrittenAsideOrToStdout() async throws {
         let words = [package, "--repeats", "2", "--compute-units", "cpu_only,all"]
         let aside = await run(words + ["--json", file.path])
@@ -187,11 +201,27 @@ private struct StillPredictor: Predictor {
     let runtime: RuntimeInfo
     let model: StillModel
 
-    func logits(for input: ModelInput) throws -> [Float] {
+    func outputs(for input: ModelInput) throws -> Outputs {
         model.device.pass(ms: 2)
         let golden = try XCTUnwrap(model.package.golden)
         let spec = model.package.manifest.input
         let index = try XCTUnwrap(golden.images.firstIndex { Preprocess.input(of: $0, spec) == input })
-        return golden.logits[model.wrong ? 2 - index : index].map(Float.init)
+        return answers(golden, model.wrong ? 2 - index : index)
+    }
+}
+
+/// What a network answers whose golden vectors these are, object i is of anchor i of 6.
+private func answers(_ golden: Golden, _ index: Int) -> Outputs {
+    switch golden.answers {
+    case .logits(let logits, _):
+        return ["logits": Tensor(shape: [1, logits[index].count], values: logits[index].map(Float.init))]
+    case .objects(let objects, _):
+        var (scores, boxes) = ([Float](repeating: 0, count: 6 * 5), [Float](repeating: 0, count: 6 * 4))
+        for (anchor, expected) in objects[index].enumerated() {
+            let box = expected.object.box
+            scores[anchor * 5 + expected.object.label] = Float(expected.object.score)
+            boxes.replaceSubrange(anchor * 4..<anchor * 4 + 4, with: [box.x1, box.y1, box.x2, box.y2].map(Float.init))
+        }
+        return ["scores": Tensor(shape: [1, 6, 5], values: scores), "boxes": Tensor(shape: [1, 6, 4], values: boxes)]
     }
 }

@@ -24,13 +24,8 @@ struct DensePredictor: Predictor {
         self.spec = spec
     }
 
-    func logits(for input: ModelInput) throws -> [Float] {
-        let values = numbers(input)
-        var logits = [Float](repeating: 0, count: classes)
-        for (row, value) in values.enumerated() {
-            for column in 0..<classes { logits[column] += value * weights[row * classes + column] }
-        }
-        return logits
+    func outputs(for input: ModelInput) throws -> Outputs {
+        DMFClassifierTests.outputs(ofLogits: layer(numbers(input), weights, columns: classes))
     }
 
     /// An image is normalised here, as in a graph.
@@ -42,21 +37,53 @@ struct DensePredictor: Predictor {
     }
 }
 
-/// A predictor whose answers are changed: the closure gets the number of the run, from 0, the input and the logits.
+/// Sums in float32 of one input, (columns).
+func layer(_ input: [Float], _ weights: [Float], columns: Int) -> [Float] {
+    var sums = [Float](repeating: 0, count: columns)
+    for (row, value) in input.enumerated() {
+        for column in 0..<columns { sums[column] += value * weights[row * columns + column] }
+    }
+    return sums
+}
+
+func outputs(ofLogits logits: [Float]) -> Outputs {
+    ["logits": Tensor(shape: [1, logits.count], values: logits)]
+}
+
+extension Predictor {
+    func logits(for input: ModelInput) throws -> [Float] {
+        try XCTUnwrap(outputs(for: input)["logits"]).values
+    }
+}
+
+/// A predictor whose answers are changed: the closure gets the number of the run, from 0, the input and the outputs.
 final class ChangedPredictor: Predictor {
     let runtime = fakeRuntime
     private let predictor: any Predictor
-    private let change: (Int, ModelInput, [Float]) throws -> [Float]
+    private let change: (Int, ModelInput, Outputs) throws -> Outputs
     private var runs = 0
 
-    init(_ predictor: any Predictor, _ change: @escaping (Int, ModelInput, [Float]) throws -> [Float]) {
+    private init(predictor: any Predictor, change: @escaping (Int, ModelInput, Outputs) throws -> Outputs) {
         self.predictor = predictor
         self.change = change
     }
 
-    func logits(for input: ModelInput) throws -> [Float] {
+    static func outputs(
+        of predictor: any Predictor, _ change: @escaping (Int, ModelInput, Outputs) throws -> Outputs
+    ) -> ChangedPredictor {
+        ChangedPredictor(predictor: predictor, change: change)
+    }
+
+    /// The same of logits.
+    convenience init(_ predictor: any Predictor, _ change: @escaping (Int, ModelInput, [Float]) throws -> [Float]) {
+        self.init(predictor: predictor) { run, input, outputs in
+            DMFClassifierTests.outputs(ofLogits: try change(run, input, XCTUnwrap(outputs["logits"]).values))
+        }
+    }
+
+    func outputs(for input: ModelInput) throws -> Outputs {
         defer { runs += 1 }
-        return try change(runs, input, predictor.logits(for: input))
+        return try change(runs, input, predictor.outputs(for: input))
     }
 }
 

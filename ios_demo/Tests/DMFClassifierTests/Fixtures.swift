@@ -14,6 +14,9 @@ enum Fixtures {
     /// Of two functions.
     static let sizesFolder = folder.appendingPathComponent("package-coreml-sizes")
 
+    /// A detector whose form is dense.
+    static let detectorFolder = folder.appendingPathComponent("package-detector-coreml")
+
     static func openPackage() throws -> ModelPackage {
         try ModelPackage(contentsOf: packageFolder)
     }
@@ -24,6 +27,10 @@ enum Fixtures {
 
     static func statistics() throws -> [String: JSON] {
         try json(folder.appendingPathComponent("statistics.json"))
+    }
+
+    static func detections() throws -> [String: JSON] {
+        try json(folder.appendingPathComponent("detections.json"))
     }
 
     static func tensors(_ name: String) throws -> SafeTensors {
@@ -124,6 +131,12 @@ private func assertError<T, E: Error & Equatable>(
     XCTAssertThrowsError(try work(), file: file, line: line) { error in
         XCTAssertEqual(error as? E, expected, "\(error)", file: file, line: line)
     }
+}
+
+/// A classifier's.
+extension Golden {
+    var logits: [[Double]] { if case .logits(let logits, _) = answers { logits } else { [] } }
+    var frozenLogits: [[Double]]? { if case .logits(_, let frozen) = answers { frozen } else { nil } }
 }
 
 /// Like XCTAssertThrowsError, of what is async.

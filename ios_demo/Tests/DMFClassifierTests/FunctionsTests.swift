@@ -11,7 +11,7 @@ final class FunctionsTests: FolderTestCase {
         XCTAssertEqual(alone.map(\.name), ["tiny-coreml-sizes-fp16:main", "tiny-coreml-sizes-fp16:size_6"])
         XCTAssertEqual(alone.map(\.input.function), ["main", "size_6"])
         XCTAssertEqual(alone.map(\.input.shape), [[1, 3, 8, 8], [1, 3, 6, 6]])
-        XCTAssertEqual(alone.map(\.input.resize), [10, 7])
+        XCTAssertEqual(alone.map(\.input.fit), [.crop(resize: 10), .crop(resize: 7)])
         XCTAssertEqual(alone.map(\.golden), ["golden.safetensors", "size_6-golden.safetensors"])
         XCTAssertEqual(alone.map(\.parity), [manifest.parity, manifest.functions[0].parity])
         XCTAssertEqual(alone.map(\.functions), [[], []])

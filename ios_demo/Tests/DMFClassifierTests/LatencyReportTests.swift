@@ -13,9 +13,10 @@ final class LatencyReportTests: XCTestCase {
              "target": "coreml-ane", "on": "ios", "accelerator": "all", "threads": 6,
              "artifact_sha256": "787279c33c68dbf688a9bb548d156932563c10f83a43fb34a788a282e9d06f22",
              "runtime": {"name": "coreml", "version": "macOS 15.1", "delegate_partitions": null},
-             "input": "golden image 0: noise 0", "warmup_count": 1, "cold_load_ms": 0, "p50_ms": 2.25,
-             "p90_ms": 2.25, "p99_ms": 2.25, "mean_ms": 2.25, "min_ms": 2.25, "baseline_memory_bytes": 123456512,
-             "peak_memory_bytes": 123456512, "invalid_because": [], "compute_plan": null}
+             "input": "golden image 0: noise 0", "post_processing": null, "warmup_count": 1,
+             "cold_load_ms": 0, "p50_ms": 2.25, "p90_ms": 2.25, "p99_ms": 2.25, "mean_ms": 2.25, "min_ms": 2.25,
+             "baseline_memory_bytes": 123456512, "peak_memory_bytes": 123456512, "invalid_because": [],
+             "compute_plan": null}
             """#
         )
         expected["samples_ms"] = .list([JSON](repeating: .double(2.25), count: 30))
@@ -28,6 +29,19 @@ final class LatencyReportTests: XCTestCase {
         let error = try XCTUnwrap(golden["max_abs_error"]?.number)
         XCTAssertLessThan(error, try XCTUnwrap(golden["budget_abs_error"]?.number))
         XCTAssertGreaterThan(error, 0)
+    }
+
+    func testWhatOfADetectorWasTimedIsWritten() async throws {
+        var report = try await measured(DensePredictor(), repeats: 1)
+        for (postProcessing, written) in [(PostProcessing.none, "none"), (.graph, "graph"), (.runner, "runner")] {
+            report.postProcessing = postProcessing
+            XCTAssertEqual(try self.written(report)["post_processing"], .text(written))
+        }
+        report.selfTest?.images[0] = ImageError(image: "a", maxAbsError: 1, budgetAbsError: 0.5, isComplete: false)
+        XCTAssertEqual(
+            try written(report)["golden"],
+            try JSON(parsing: #"{"passed": false, "max_abs_error": 1.0, "budget_abs_error": 0.5, "image": "a"}"#)
+        )
     }
 
     func testConditionsAreWritten() async throws {
@@ -98,7 +112,7 @@ final class LatencyReportTests: XCTestCase {
         let report = try await measured(DensePredictor(), repeats: 1)
         let document = try JSON.object(latencyResults([report, report]), source: "results")
         XCTAssertEqual(document.keys.sorted(), ["comparisons", "reports", "schema_version"])
-        XCTAssertEqual(document["schema_version"], .int(2))
+        XCTAssertEqual(document["schema_version"], .int(3))
         XCTAssertEqual(document["comparisons"], .list([]))
         XCTAssertEqual(document["reports"]?.list(of: \.object)?.count, 2)
     }
@@ -125,7 +139,12 @@ final class LatencyReportTests: XCTestCase {
         XCTAssertEqual(bad.invalidBecause, Flag.allCases)
         var silent = bad
         silent.selfTest = nil
-        let document = try latencyResults([good] + others + [bad, silent])
+        let detectors = PostProcessing.allCases.map { postProcessing in
+            var detector = good
+            detector.postProcessing = postProcessing
+            return detector
+        }
+        let document = try latencyResults([good] + others + detectors + [bad, silent])
         try document.write(to: URL(fileURLWithPath: path))
     }
 

@@ -12,7 +12,7 @@ final class ManifestTests: XCTestCase {
         XCTAssertEqual(manifest.model, ModelInfo(variant: "tiny", parameters: 960))
         XCTAssertEqual(manifest.checkpoint, Checkpoint(source: "seeded", pathName: nil, seed: 1))
         XCTAssertEqual(manifest.source, Source(commit: nil, dirty: nil))
-        XCTAssertEqual(manifest.logits, OutputSpec(name: "logits", shape: [-1, 5], dtype: "float16"))
+        XCTAssertEqual(manifest.answers[0], OutputSpec(name: "logits", shape: [-1, 5], dtype: "float16"))
         XCTAssertEqual(manifest.outputs.map(\.name), ["logits", "label_probs", "label"])
         XCTAssertEqual(manifest.classes, 5)
         XCTAssertEqual(manifest.labels, "labels.txt")
@@ -34,7 +34,7 @@ final class ManifestTests: XCTestCase {
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
             normalisationInGraph: false,
-            resize: 10,
+            fit: .crop(resize: 10),
             cropHeight: 8,
             cropWidth: 8,
             interpolation: .bicubic
@@ -59,12 +59,12 @@ final class ManifestTests: XCTestCase {
         XCTAssertEqual(manifest.input.shape, [1, 3, 8, 8])
         XCTAssertEqual(manifest.input.dtype, .image)
         XCTAssertTrue(manifest.input.normalisationInGraph)
-        XCTAssertEqual(manifest.logits.dtype, "float32")
+        XCTAssertEqual(manifest.answers[0].dtype, "float32")
     }
 
     func testAnotherVersionIsRefused() throws {
-        for version in [1, 3] {
-            try assertRefused("$.schema_version: is \(version), must be 2; update the app, or export again") {
+        for version in [2, 4] {
+            try assertRefused("$.schema_version: is \(version), must be 3; update the app, or export again") {
                 $0["schema_version"] = .int(version)
             }
         }
@@ -93,12 +93,12 @@ final class ManifestTests: XCTestCase {
 
     func testMissingFieldsAreNamed() throws {
         let fields = ["name", "format", "artifact", "target", "precision", "model", "checkpoint", "source", "inputs"]
-            + ["outputs", "labels", "parity", "functions", "unchecked", "files"]
+            + ["outputs", "detection", "labels", "parity", "functions", "unchecked", "files"]
         for field in fields {
             try assertNames("$.\(field): is missing, must be ") { $0[field] = nil }
         }
         let inputFields = ["name", "function", "shape", "batches", "layout", "dtype", "colour_order", "mean", "std"]
-            + ["resize", "crop", "normalisation_in_graph", "interpolation"]
+            + ["fit", "resize", "crop", "normalisation_in_graph", "interpolation"]
         for field in inputFields {
             try assertNames("$.inputs[0].\(field): is missing, must be ") { $0["inputs"]?[0]?[field] = nil }
         }
@@ -136,6 +136,8 @@ final class ManifestTests: XCTestCase {
             ("mean", "[0.5, 0.5, true]", "is [0.5,0.5,true], must be three numbers"),
             ("std", "[0.5, 0.5, 0]", "is [0.5,0.5,0], must be three numbers > 0"),
             ("normalisation_in_graph", "0", "is 0, must be true or false"),
+            ("fit", #""stretch""#, #"is "stretch", must be one of crop, pad"#),
+            ("resize", "null", "is null, must be an integer >= 1"),
             ("resize", "0", "is 0, must be an integer >= 1"),
             ("resize", #""256""#, #"is "256", must be an integer >= 1"#),
             ("interpolation", #""nearest""#, #"is "nearest", must be one of bicubic, bilinear"#)

@@ -13,7 +13,7 @@ final class PreprocessTests: XCTestCase {
                 compared += 1
             }
         }
-        XCTAssertEqual(compared, 4 * 7)
+        XCTAssertEqual(compared, 6 * 7)
     }
 
     func testAnotherInterpolationIsNoticed() throws {
@@ -24,6 +24,16 @@ final class PreprocessTests: XCTestCase {
             let input = try floats(Preprocess.toInput(images.picture("photograph"), other))
             XCTAssertNotEqual(bits(input), bits(try images.input(name, "photograph")), name)
         }
+    }
+
+    /// Columns come first in a tall picture that shrinks; in the other order it is of other roundings.
+    func testTheOrderOfThePassesIsNoticed() throws {
+        let picture = try Images().picture("tall")
+        let resized = picture.resampled(width: 3, height: 24, interpolation: .bilinear)
+        let rowsFirst = picture.resampled(width: 3, height: 83, interpolation: .bilinear)
+            .resampled(width: 3, height: 24, interpolation: .bilinear)
+        XCTAssertNotEqual(resized, rowsFirst)
+        XCTAssertEqual(zip(resized.rgb, rowsFirst.rgb).map { abs(Int($0) - Int($1)) }.max(), 1)
     }
 
     func testAnotherLayoutIsNoticed() throws {
@@ -56,10 +66,47 @@ final class PreprocessTests: XCTestCase {
         XCTAssertEqual(pixels.rgb.map(Float.init), tensor)
     }
 
+    /// As runtime.preprocess.resized_size says; checked by hand.
+    func testAPictureIsAsLargeAsFitsIfItIsPadded() throws {
+        var spec = try Images().spec("padded") // 40 x 24 px
+        for (width, height, resizedWidth, resizedHeight) in [
+            (40, 24, 40, 24), (80, 24, 40, 12), (20, 24, 20, 24), (97, 9, 40, 3), (11, 83, 3, 24), (1000, 1, 40, 1),
+            (1, 1000, 1, 24), (1, 1, 24, 24)
+        ] {
+            let size = spec.resized(width: width, height: height)
+            XCTAssertEqual([size.width, size.height], [resizedWidth, resizedHeight], "\(width) x \(height)")
+        }
+        spec.fit = .crop(resize: 10)
+        let cropped = spec.resized(width: 97, height: 9)
+        XCTAssertEqual([cropped.width, cropped.height], [107, 10])
+    }
+
+    func testAMarginOfAnotherColourIsNoticed() throws {
+        let images = try Images()
+        var spec = try images.spec("padded")
+        spec.mean[1] += 2.0 / 255
+        let input = try floats(Preprocess.toInput(images.picture("tall"), spec))
+        spec.mean[1] -= 2.0 / 255
+        XCTAssertNotEqual(bits(input), bits(try images.input("padded", "tall")))
+        let whole = try Preprocess.fit(images.picture("tall"), spec)
+        XCTAssertEqual(Array(whole.rgb.suffix(3)), [124, 116, 104])
+    }
+
+    func testABoxOfTheInputIsOneOfThePicture() throws {
+        var spec = try Images().spec("padded") // 80 x 100 px become 19 x 24 of 40 x 24
+        let box = spec.inPicture(Box(x1: 9.5, y1: 6, x2: 30, y2: 25), width: 80, height: 100)
+        XCTAssertEqual(box, Box(x1: 40, y1: 25, x2: 80, y2: 100), "it ends where the picture does")
+        let before = spec.inPicture(Box(x1: -1, y1: -1, x2: 0, y2: 24), width: 80, height: 100)
+        XCTAssertEqual(before, Box(x1: 0, y1: 0, x2: 0, y2: 100))
+        (spec.fit, spec.cropWidth, spec.cropHeight) = (.crop(resize: 50), 40, 40) // 100 x 50 px; 30, 5 px are cut off
+        let cropped = spec.inPicture(Box(x1: 0, y1: 0, x2: 40, y2: 40), width: 200, height: 100)
+        XCTAssertEqual(cropped, Box(x1: 60, y1: 10, x2: 140, y2: 90))
+    }
+
     func testAPictureSmallerThanTheCropIsRefused() throws {
         let images = try Images()
         var spec = try images.spec("nchw bicubic")
-        spec.resize = 20
+        spec.fit = .crop(resize: 20)
         assertPackageError(
             "the picture is 20 x 20 px once resized to 20, smaller than the crop of 24 x 24; "
                 + "give a wider or a taller one"

@@ -21,6 +21,26 @@ final class SafeTensorsTests: XCTestCase {
         XCTAssertFalse(tensors.contains("c"))
     }
 
+    func testIntegersAreRead() throws {
+        let header = #"{"a": {"dtype": "I64", "shape": [2], "data_offsets": [0, 16]}}"#
+        let data = [Int64(-1), 1 << 40].map { number in withUnsafeBytes(of: number.littleEndian) { Data($0) } }
+        let tensors = try read(safeTensors(header, data[0] + data[1]))
+        XCTAssertEqual(try tensors.tensor("a", .int64, rank: 1).ints, [-1, 1 << 40])
+    }
+
+    /// One begins where the next one does, and which is named first is up to the file.
+    func testTensorsOfNothingAreReadWhereverTheyAre() throws {
+        for begin in [0, 3] {
+            for name in ["0", "z"] {
+                let empty = #""\#(name)": {"dtype": "F32", "shape": [0, 9], "data_offsets": [\#(begin), \#(begin)]}"#
+                let full = #""a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}"#
+                let tensors = try read(safeTensors("{\(empty), \(full)}", Data([1, 2, 3])))
+                XCTAssertEqual(try tensors.tensor(name, .float32, rank: 2).floats, [])
+                XCTAssertEqual(Array(try tensors.tensor("a", .uint8, rank: 1).data), [1, 2, 3])
+            }
+        }
+    }
+
     func testWhatPythonWroteIsRead() throws {
         let weights = try Fixtures.tensors("weights").tensor("w", .float32, rank: 2)
         XCTAssertEqual(weights.shape, [192, 5])
@@ -80,7 +100,7 @@ final class SafeTensorsTests: XCTestCase {
     }
 
     func testAnotherTypeIsRefused() {
-        assertDamaged("b is BF16, this app reads U8, F32, F64") { try read("F64", "BF16") }
+        assertDamaged("b is BF16, this app reads U8, I64, F32, F64") { try read("F64", "BF16") }
     }
 
     func testAHeaderThatIsNotOneIsRefused() {

@@ -4,7 +4,7 @@ import XCTest
 
 final class SelfTestTests: XCTestCase {
     private var golden: Golden { get throws { try XCTUnwrap(Fixtures.openPackage().golden) } }
-    private var spec: InputSpec { get throws { try Fixtures.openPackage().manifest.input } }
+    private var manifest: Manifest { get throws { try Fixtures.openPackage().manifest } }
 
     func testTheLayerItselfPasses() throws {
         let result = try run(DensePredictor())
@@ -32,9 +32,9 @@ final class SelfTestTests: XCTestCase {
 
     /// The graph normalises: the predictor gets the picture, and answers the same.
     func testAnImageInputPassesToo() throws {
-        var image = try spec
-        image.dtype = .image
-        image.normalisationInGraph = true
+        var image = try manifest
+        image.input.dtype = .image
+        image.input.normalisationInGraph = true
         var kinds: [ModelInput] = []
         let predictor = ChangedPredictor(try DensePredictor()) { _, input, logits in
             kinds.append(input)
@@ -99,24 +99,25 @@ final class SelfTestTests: XCTestCase {
     func testFrozenRoutingFailsWithinTheBudgetsToo() throws {
         var wide = try golden
         let frozen = try XCTUnwrap(wide.frozenLogits)
+        let logits = wide.logits
         wide.budgets = (0..<3).map { index in
-            max(1e-3, 0.75 * (zip(wide.logits[index], frozen[index]).map { abs($0 - $1) }.max() ?? 0))
+            max(1e-3, 0.75 * (zip(logits[index], frozen[index]).map { abs($0 - $1) }.max() ?? 0))
         }
-        let halfway = ChangedPredictor(try DensePredictor()) { [wide] run, _, _ in
-            zip(wide.logits[run], frozen[run]).map { Float(($0 + $1) / 2) }
+        let halfway = ChangedPredictor(try DensePredictor()) { run, _, _ in
+            zip(logits[run], frozen[run]).map { Float(($0 + $1) / 2) }
         }
-        let result = try SelfTest.run(halfway, wide, spec)
+        let result = try SelfTest.run(halfway, wide, manifest)
         XCTAssertTrue(result.images.allSatisfy(\.passed))
         XCTAssertTrue(result.frozenRouting)
         XCTAssertFalse(result.passed)
-        XCTAssertTrue(try SelfTest.run(DensePredictor(), wide, spec).passed)
+        XCTAssertTrue(try SelfTest.run(DensePredictor(), wide, manifest).passed)
     }
 
     func testWhereFrozenRoutingWouldAnswerTheSameItIsNotSuspected() throws {
         for frozenLogits in [try golden.logits, nil] {
             var other = try golden
-            other.frozenLogits = frozenLogits
-            let result = try SelfTest.run(DensePredictor(), other, spec)
+            other.answers = .logits(other.logits, frozen: frozenLogits)
+            let result = try SelfTest.run(DensePredictor(), other, manifest)
             XCTAssertFalse(result.frozenRouting)
             XCTAssertTrue(result.passed)
         }
@@ -137,7 +138,9 @@ final class SelfTestTests: XCTestCase {
 
     func testAnotherNumberOfLogitsIsAnError() throws {
         let predictor = ChangedPredictor(try DensePredictor()) { _, _, logits in logits.dropLast() }
-        assertPredictorError("the artifact answers 4 logits, the golden vectors have 5") { try run(predictor) }
+        assertPredictorError("the artifact's logits are [1, 4], must be [1, 5]; export the package again") {
+            try run(predictor)
+        }
     }
 
     func testTheWorstImageOfExactAnswersHasNoError() {
@@ -157,11 +160,11 @@ final class SelfTestTests: XCTestCase {
     }
 
     private func run(_ predictor: any Predictor) throws -> SelfTestResult {
-        try SelfTest.run(predictor, golden, spec)
+        try SelfTest.run(predictor, golden, manifest)
     }
 
     private func run(_ predictor: any Predictor, _ function: ModelPackage) throws -> SelfTestResult {
-        try SelfTest.run(predictor, XCTUnwrap(function.golden), function.manifest.input)
+        try SelfTest.run(predictor, XCTUnwrap(function.golden), function.manifest)
     }
 
     private func assertFails(

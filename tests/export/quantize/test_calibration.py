@@ -34,7 +34,7 @@ def test_pictures_are_those_of_an_evaluation(tmp_path):
     picture(120, 80, 9).save(tmp_path / "e.jpeg", exif=exif)
     for name in (".hidden.png", "notes.txt", "f.gif"):
         (tmp_path / name).write_text("no picture")
-    spec = input_spec(make_plan(dmf.create_model("dmf_nano"), "onnx"), SIZE)
+    spec = input_spec(make_plan(dmf.create_model("dmf_nano"), "onnx"), (SIZE, SIZE))
     expected = [load_image(tmp_path / name, spec) for name in ("a.jpg", "b.png", "c.BMP", "d.webp", "e.jpeg")]
     calibration = read_calibration(tmp_path, CONFIG)
     assert np.array_equal(calibration.images, np.stack(expected))

@@ -25,7 +25,7 @@ from export.quantize.tflite import WORTHWHILE, quantize
 from export.quantize.weights import Weights
 from export.reparameterize import reparameterize
 from export.verify.inputs import normalize
-from export.verify.intermediates import _read_tflite
+from export.verify.intermediates import read_tflite
 from export.verify.localise import localise
 from export.verify.package import verify_package
 from runtime.manifest import Package
@@ -108,7 +108,7 @@ class File:
     """A file's operators, with the weights that they multiply with as they are decoded."""
 
     def __init__(self, path):
-        self.model = _read_tflite(path)
+        self.model = read_tflite(path)
         (self.graph,) = self.model.subgraphs
         self.producers = {int(i): op for op in self.graph.operators for i in op.outputs}
 

@@ -38,7 +38,7 @@ def graph(model):
 
 @pytest.fixture(scope="module")
 def images():
-    return normalize(np.stack([photograph(name, 64) for name in PHOTOGRAPHS]))
+    return normalize(np.stack([photograph(name, 64, 64) for name in PHOTOGRAPHS]))
 
 
 @pytest.fixture(scope="module")

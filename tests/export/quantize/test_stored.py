@@ -36,7 +36,7 @@ def worst(model, reference):
     with torch.no_grad():
         logits = [model(image)[0] for image in normalize(reference.inputs.images).split(1)]
     return np.array(
-        [np.abs(each.double().numpy() - row).max() for each, row in zip(logits, reference.logits, strict=True)]
+        [np.abs(each.double().numpy() - row).max() for each, row in zip(logits, reference.outputs[0].values, strict=True)]
     )
 
 
@@ -59,9 +59,9 @@ def test_the_first_is_the_error_of_the_network_with_rounded_weights(precision, m
                 tensor.data = rounded_by_rows(tensor.data, precision)
     monkeypatch.setattr(stored, "ROUNDINGS", 1)
     expected = worst(by_hand, reference)
-    found = in_precision(reference, model, precision, {}).yardsticks
+    found = in_precision(reference, model, precision, {}).outputs[0].yardsticks
     assert found == pytest.approx(expected, rel=1e-2)
-    assert found != pytest.approx(reference.yardsticks, rel=1e-2)
+    assert found != pytest.approx(reference.outputs[0].yardsticks, rel=1e-2)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "w8"])
@@ -77,9 +77,9 @@ def test_random_rounding_is_to_either_neighbour_and_right_on_average(precision):
 
 
 def test_the_largest_of_several_roundings_counts(model, reference, monkeypatch):
-    several = in_precision(reference, model, "w8", {}).yardsticks
+    several = in_precision(reference, model, "w8", {}).outputs[0].yardsticks
     monkeypatch.setattr(stored, "ROUNDINGS", 1)
-    nearest = in_precision(reference, model, "w8", {}).yardsticks
+    nearest = in_precision(reference, model, "w8", {}).outputs[0].yardsticks
     assert (several >= nearest).all()
     assert (several > 2 * nearest).any()
 
@@ -111,11 +111,11 @@ def test_exceptions_are_not_rounded(model):
 
 def test_int8_activations_cost_more_and_clip_at_the_range_of_the_calibration(model, reference):
     pictures = reference.inputs.images
-    w8 = in_precision(reference, model, "w8", {}).yardsticks
-    known = in_precision(reference, model, "w8a8", {}, pictures).yardsticks
-    dark = in_precision(reference, model, "w8a8", {}, pictures // 8).yardsticks
+    w8 = in_precision(reference, model, "w8", {}).outputs[0].yardsticks
+    known = in_precision(reference, model, "w8a8", {}, pictures).outputs[0].yardsticks
+    dark = in_precision(reference, model, "w8a8", {}, pictures // 8).outputs[0].yardsticks
     assert (known > 1.5 * w8).any()
-    assert known.max() < 0.3 * np.abs(reference.logits).max()
+    assert known.max() < 0.3 * np.abs(reference.outputs[0].values).max()
     assert dark.max() > 2 * known.max()
 
 
@@ -148,6 +148,6 @@ def test_int8_activations_of_one_convolution_are_those_of_torch(model, reference
     conv.register_forward_pre_hook(lambda _, x: (fake(x[0], "in"),))
     conv.register_forward_hook(lambda _, __, y: fake(y, "out"))
     expected = worst(oracle, reference)
-    found = in_precision(reference, model, "w8a8", others, pictures).yardsticks
+    found = in_precision(reference, model, "w8a8", others, pictures).outputs[0].yardsticks
     assert found == pytest.approx(expected, rel=0.05)
-    assert in_precision(reference, model, "w8", {}).yardsticks != pytest.approx(expected, rel=0.05)
+    assert in_precision(reference, model, "w8", {}).outputs[0].yardsticks != pytest.approx(expected, rel=0.05)

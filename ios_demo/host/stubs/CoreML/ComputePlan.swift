@@ -57,5 +57,7 @@ public enum MLModelStructure { // = MLModelStructure
         }
     }
 
-    public struct Pipeline {} // = MLModelStructurePipeline
+    public struct Pipeline { // = MLModelStructurePipeline
+        public var subModels: [MLModelStructure] { fatalError() } // = MLModelStructurePipeline.subModels
+    }
 }

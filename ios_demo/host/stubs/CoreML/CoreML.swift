@@ -43,6 +43,7 @@ public final class MLMultiArray { // = MLMultiArray
     public init(shape: [NSNumber], dataType: MLMultiArrayDataType) throws { fatalError() } // = -[MLMultiArray initWithShape:dataType:error:]
     public var dataPointer: UnsafeMutableRawPointer { fatalError() } // = MLMultiArray.dataPointer
     public var count: Int { fatalError() } // = MLMultiArray.count
+    public var shape: [NSNumber] { fatalError() } // = MLMultiArray.shape
 }
 
 public protocol MLShapedArrayScalar {} // Swift

@@ -16,6 +16,7 @@ public struct Font {
 public struct Color: View {
     public static let red = Color()
     public static let yellow = Color()
+    public static let green = Color()
     public static let black = Color()
     public static let white = Color()
     public static let primary = Color()

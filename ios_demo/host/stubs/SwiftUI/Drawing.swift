@@ -14,6 +14,12 @@ public struct GraphicsContext {
         public static func color(_ colour: Color) -> Shading { fatalError() }
     }
 
+    public struct ResolvedText {
+        public func measure(in size: CGSize) -> CGSize { fatalError() }
+    }
+
+    public func resolve(_ text: Text) -> ResolvedText { fatalError() }
+    public func draw(_ text: ResolvedText, in rect: CGRect) { fatalError() }
     public func draw(_ image: Image, in rect: CGRect) { fatalError() }
     public func fill(_ path: Path, with shading: Shading) { fatalError() }
     public func stroke(_ path: Path, with shading: Shading, style: StrokeStyle) { fatalError() }

@@ -2,10 +2,10 @@ import DMFClassifier
 import PhotosUI
 import SwiftUI
 
-/// Classifies what the camera sees, a photo, or a drawing.
-struct ClassifyScreen: View {
+/// Recognises what the camera sees, a photo, or a drawing.
+struct RecogniseScreen: View {
     @ObservedObject var library: Library
-    @ObservedObject var model: ClassifyModel
+    @ObservedObject var model: RecogniseModel
     let isShown: Bool
     @State private var photo: PhotosPickerItem?
     @State private var drawing = Drawing()
@@ -26,7 +26,7 @@ struct ClassifyScreen: View {
                 }
                 .padding()
             }
-            .navigationTitle("Classify")
+            .navigationTitle("Recognise")
             .navigationBarTitleDisplayMode(.inline)
         }
         .task(id: Need(selection: isShown ? library.selection : nil)) {
@@ -49,13 +49,17 @@ struct ClassifyScreen: View {
     @ViewBuilder private var stage: some View {
         switch model.source {
         case .camera:
-            PictureView(picture: model.picture, input: model.input)
+            PictureView(picture: model.picture, overlay: overlay)
         case .photo:
             PhotosPicker("Choose a photo", selection: $photo, matching: .images)
-            PictureView(picture: model.picture, input: model.input)
+            PictureView(picture: model.picture, overlay: overlay)
         case .drawing:
-            DrawingPad(drawing: $drawing, input: model.input)
+            DrawingPad(drawing: $drawing, overlay: overlay)
         }
+    }
+
+    private var overlay: Overlay {
+        Overlay(input: model.input, answer: model.answer, labels: model.opened?.package.labels)
     }
 
     private func feed() async {
@@ -63,9 +67,9 @@ struct ClassifyScreen: View {
         case .camera:
             await model.watchCamera()
         case .photo:
-            await model.classify(file: { try await photo?.loadTransferable(type: Data.self) })
+            await model.recognise(file: { try await photo?.loadTransferable(type: Data.self) })
         case .drawing:
-            await model.classify(drawing)
+            await model.recognise(drawing)
         }
     }
 }
@@ -140,7 +144,7 @@ struct VerdictView: View {
     }
 }
 
-/// The best classes and the time it took.
+/// The surest classes or objects, and the time it took.
 struct AnswerView: View {
     let answer: Answer?
     let opened: OpenedPackage?
@@ -148,11 +152,13 @@ struct AnswerView: View {
     var body: some View {
         if let answer, let opened {
             VStack(alignment: .leading) {
-                ForEach(answer.predictions, id: \.classIndex) { prediction in
+                let rows = answer.rows(opened.package.labels)
+                if rows.isEmpty { Text("Nothing found") }
+                ForEach(rows) { row in
                     HStack {
-                        Text(opened.package.labels?[prediction.classIndex] ?? "class \(prediction.classIndex)")
+                        Text(row.name)
                         Spacer()
-                        Text(String(format: "%.1f %%", prediction.probability * 100)).monospacedDigit()
+                        Text(row.share).monospacedDigit()
                     }
                     .accessibilityElement(children: .combine)
                 }
@@ -164,7 +170,8 @@ struct AnswerView: View {
     private func latency(_ answer: Answer, _ units: ComputeUnits) -> String {
         let inference = String(format: "%.1f", answer.inferenceMs)
         let preprocessing = String(format: "%.1f", answer.preprocessingMs)
-        return "\(inference) ms on \(words(units)), and \(preprocessing) ms from the picture to the input. "
-            + "This is no benchmark."
+        let postProcessing = String(format: "%.1f", answer.postProcessingMs)
+        return "\(inference) ms on \(words(units)), \(preprocessing) ms from the picture to the input, "
+            + "\(postProcessing) ms from the outputs to what they mean. This is no benchmark."
     }
 }

@@ -15,21 +15,12 @@ struct OpenedPackage: Sendable {
     let verdict: Verdict?
 }
 
-/// The best classes of a picture, and how long it took from the picture to the input and from there to the logits.
-struct Answer: Equatable, Sendable {
-    let predictions: [Prediction]
-    let preprocessingMs: Double
-    let inferenceMs: Double
-}
-
-/// Holds the opened network and classifies one picture after the other.
-actor Classifier {
-    private static let shownCount = 5
-
+/// Holds the opened network and gives it one picture after the other.
+actor Recogniser {
     private let verdicts: Verdicts
     private let compile: Compile
     private var openings = 0
-    private var opened: (predictor: any Predictor, input: InputSpec)?
+    private var opened: (predictor: any Predictor, manifest: Manifest)?
 
     init(verdicts: Verdicts, compile: @escaping Compile) {
         self.verdicts = verdicts
@@ -57,7 +48,7 @@ actor Classifier {
             if function.manifest == chosen.manifest { kept = predictor }
         }
         let verdict = try known ?? remember(results, package, selection.computeUnits)
-        opened = kept.map { ($0, chosen.manifest.input) }
+        opened = kept.map { ($0, chosen.manifest) }
         return OpenedPackage(selection: selection, package: chosen, verdict: verdict)
     }
 
@@ -68,20 +59,22 @@ actor Classifier {
     }
 
     /// nil: nothing is open. PackageError, PredictorError: the picture is too small, or the runtime refuses it.
-    func classify(_ picture: Pixels) throws -> Answer? {
-        guard let (predictor, spec) = opened else { return nil }
+    func recognise(_ picture: Pixels) throws -> Answer? {
+        guard let (predictor, manifest) = opened else { return nil }
         let start = DispatchTime.now()
-        let input = try Preprocess.toInput(picture, spec)
+        let input = try Preprocess.toInput(picture, manifest.input)
         let prepared = DispatchTime.now()
-        let logits = try predictor.logits(for: input)
+        let outputs = try predictor.outputs(for: input)
         let answered = DispatchTime.now()
-        guard logits.allSatisfy(\.isFinite) else {
-            throw PredictorError("the network's answer is no number; use other compute units")
-        }
+        let findings = try manifest.findings(in: outputs)
+        let found = DispatchTime.now()
         return Answer(
-            predictions: topK(softmax(logits), Classifier.shownCount),
+            findings: findings.inPicture(manifest.input, width: picture.width, height: picture.height),
+            width: picture.width,
+            height: picture.height,
             preprocessingMs: milliseconds(from: start, to: prepared),
-            inferenceMs: milliseconds(from: prepared, to: answered)
+            inferenceMs: milliseconds(from: prepared, to: answered),
+            postProcessingMs: milliseconds(from: answered, to: found)
         )
     }
 
@@ -89,7 +82,7 @@ actor Classifier {
     private func test(_ predictor: any Predictor, _ function: ModelPackage) throws -> SelfTestResult? {
         guard let golden = function.golden else { return nil }
         let input = function.manifest.input
-        var result = try SelfTest.run(predictor, golden, input)
+        var result = try SelfTest.run(predictor, golden, function.manifest)
         if input.function != nil {
             for index in result.images.indices { result.images[index].image += " at \(resolution(input))" }
         }
@@ -104,6 +97,17 @@ actor Classifier {
         let verdict = Verdict(SelfTestResult(ofFunctions: results))
         try verdicts.remember(verdict, package.artifactSHA256, computeUnits)
         return verdict
+    }
+}
+
+extension Findings {
+    /// With boxes in px of the picture of `width` x `height` px that became the input.
+    fileprivate func inPicture(_ input: InputSpec, width: Int, height: Int) -> Findings {
+        guard case .objects(var objects) = self else { return self }
+        for index in objects.indices {
+            objects[index].box = input.inPicture(objects[index].box, width: width, height: height)
+        }
+        return .objects(objects)
     }
 }
 

@@ -21,17 +21,17 @@ enum Opening {
 
 /// Opens the chosen package, and gives it one picture after the other.
 @MainActor
-final class ClassifyModel: ObservableObject {
+final class RecogniseModel: ObservableObject {
     @Published var source = PictureSource.camera
     @Published private(set) var opening = Opening.nothing
     @Published private(set) var picture: CGImage?
     @Published private(set) var answer: Answer?
     @Published private(set) var problem: String?
 
-    private let classifier: Classifier
+    private let recogniser: Recogniser
 
-    init(_ classifier: Classifier) {
-        self.classifier = classifier
+    init(_ recogniser: Recogniser) {
+        self.recogniser = recogniser
     }
 
     var opened: OpenedPackage? {
@@ -45,57 +45,58 @@ final class ClassifyModel: ObservableObject {
         forget()
         guard let selection else {
             opening = .nothing
-            await classifier.close()
+            await recogniser.close()
             return
         }
         opening = .opening(selection.computeUnits)
         let outcome: Opening
         do {
-            outcome = .ready(try await classifier.open(selection))
+            outcome = .ready(try await recogniser.open(selection))
         } catch {
             outcome = .refused(error.oneLine)
         }
         if !Task.isCancelled { opening = outcome } // else another is being opened
     }
 
-    /// Classifies what the camera sees, the newest frame each time, until the task is cancelled.
+    /// Recognises what the camera sees, the newest frame each time, until the task is cancelled.
     func watchCamera() async {
         guard let input else { return }
-        let feed = CameraFeed(minSide: input.resize)
+        let feed = CameraFeed(for: input)
         defer { feed.stop() }
         do {
             for try await frame in try await feed.start() {
-                await classify(frame)
+                await recognise(frame)
             }
         } catch {
             fail(error)
         }
     }
 
-    /// Classifies the picture in the file that `load` returns, if it returns one.
-    func classify(file load: () async throws -> Data?) async {
+    /// Recognises the picture in the file that `load` returns, if it returns one.
+    func recognise(file load: () async throws -> Data?) async {
         guard let input else { return }
         do {
             guard let data = try await load() else { return }
-            await classify(try await Task.detached { try pixels(ofFile: data, resize: input.resize) }.value)
+            await recognise(try await Task.detached { try pixels(ofFile: data, for: input) }.value)
         } catch {
             fail(error)
         }
     }
 
-    /// Classifies a drawing, unless there is nothing in it or a finger is still at it.
-    func classify(_ drawing: Drawing) async {
-        guard let input, !drawing.strokes.isEmpty, !drawing.isUnfinished else { return }
+    /// Recognises a drawing, unless a finger is still at it; of an empty one nothing is said.
+    func recognise(_ drawing: Drawing) async {
+        guard let input, !drawing.isUnfinished else { return }
+        guard !drawing.strokes.isEmpty else { return forget() }
         do {
-            await classify(try drawing.pixels(side: input.resize))
+            await recognise(try drawing.pixels(side: input.resized(width: 1, height: 1).width))
         } catch {
             fail(error)
         }
     }
 
-    private func classify(_ picture: Pixels) async {
+    private func recognise(_ picture: Pixels) async {
         do {
-            let answer = try await classifier.classify(picture)
+            let answer = try await recogniser.recognise(picture)
             if Task.isCancelled { return }
             self.picture = image(of: picture)
             self.answer = answer
