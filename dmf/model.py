@@ -237,7 +237,7 @@ class DMF(nn.Module):
         super().__init__()
         self.config = config
         blocks = len(config.block_hidden)
-        drop_path = torch.linspace(0, config.drop_path, blocks + 2).tolist()
+        drop_path = torch.linspace(0, config.drop_path, blocks + 2, device="cpu").tolist()
         self.tokens = nn.Parameter(torch.randn(1, config.num_tokens, config.token_dim))
         self.stem = Stem(config.stem_channels)
         self.lite_bottleneck = LiteBottleneck(config.stem_channels, config.lite_hidden, config.lite_channels)

@@ -482,7 +482,7 @@ def print_list() -> None:
     targets = Table("target", "format", "lowering", "why", title="targets", title_justify="left")
     targets.add_column("evidence", overflow="fold")
     for t in target.TARGETS.values():
-        targets.add_row(t.name, t.format, str(t.lowering), t.lowering.reason, t.evidence)
+        targets.add_row(t.name, t.format, str(t.lowering), t.lowering.reason, ", ".join(t.evidence))
     for table in (models, formats, targets):
         console.print(table)
     console.print(f"lowerings: {', '.join(lowering.NAMES)}")

@@ -1,7 +1,7 @@
 """Packages measured on Android phones: pushed, run by the demo app or by LiteRT's ``benchmark_model``, and cleaned up.
 
 The app measures in a process of its own per accelerator, in an activity in front, and writes a document of the schema
-``latency-v2``; ``benchmark_model`` runs from a shell and prints a summary (``runtime/benchmark_model.py``).
+``latency-v3``; ``benchmark_model`` runs from a shell and prints a summary (``runtime/benchmark_model.py``).
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from runtime import benchmark_model
 from runtime.adb import OutOfSpace, Phone, Unplugged, phones
+from runtime.detections import where_chosen
 from runtime.errors import RunnerError, UsageError
 from runtime.latency import Accelerator, LatencyReport
 from runtime.logs import keep_log
@@ -42,7 +43,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is measured, and how; ``benchmark_model`` replaces the app."""
+    """What is measured, and how; ``benchmark_model`` replaces the app.
+
+    With ``post_processing`` the app's choice among a dense detector's boxes counts, too.
+    """
 
     threads: int = 1
     warmup: int = 10
@@ -50,6 +54,7 @@ class Measurement:
     accelerators: tuple[Accelerator, ...] = ("cpu",)
     benchmark_model: Path | None = None
     timeout_s: float = 600.0
+    post_processing: bool = False
 
     def check(self, package: Package) -> None:
         """UsageError where ``package`` can't be measured so."""
@@ -75,6 +80,8 @@ class Measurement:
             raise UsageError("--repeats 1 has no median; give benchmark_model 2 or more")
         if self.benchmark_model and manifest.format != "tflite":
             raise UsageError(f"{manifest.name}: benchmark_model runs tflite, not {manifest.format}; use the app")
+        if self.benchmark_model and where_chosen(manifest.detection, self.post_processing) == "runner":
+            raise UsageError(f"{manifest.name}: benchmark_model runs the network alone; use the app")
         if self.benchmark_model and not self.benchmark_model.is_file():
             raise UsageError(f"{self.benchmark_model}: no such file; build LiteRT's benchmark_model or download it")
 
@@ -257,6 +264,7 @@ def _run_app(
     extras = ["--es", "run", run, "--es", "package", str(folder), "--es", "accelerators", accelerator]
     for name in ("threads", "warmup", "repeats"):
         extras += ["--ei", name, str(getattr(measurement, name))]
+    extras += ["--ez", "post_processing", str(measurement.post_processing).lower()]
     phone.shell(f"am force-stop {APP}; input keyevent KEYCODE_WAKEUP")  # a fresh process: cold load and peak memory
     started = phone.shell(f"am start -W -n {APP}/.BenchmarkActivity {shlex.join(extras)}")
     if started.code or "Error" in started.stdout + started.stderr:

@@ -20,6 +20,7 @@ PROG = "dmf-bench"
 EPILOG = """\
 example:
   dmf-bench build/dmf_s-onnx --against build/dmf_s-tflite --json out.json
+  dmf-bench build/retinanet_dmf_s-tflite --post-processing
   dmf-bench build/dmf_s-tflite --on android --accelerators cpu gpu
   dmf-bench build/dmf_s-coreml --on ios --compute-units cpu_only cpu_and_neural_engine
   dmf-bench build/dmf_s-tflite --on arm64 --count instructions --cpu cortex-a53
@@ -208,12 +209,18 @@ def _measure_on_devices(packages: Sequence[Package], arguments: Any, progress: c
         if where == "android":
             accelerators = tuple(dict.fromkeys(arguments.accelerators or ("cpu",)))
             how = android.Measurement(
-                arguments.threads, warmup, repeats, accelerators, arguments.benchmark_model, timeout_s
+                arguments.threads,
+                warmup,
+                repeats,
+                accelerators,
+                arguments.benchmark_model,
+                timeout_s,
+                arguments.post_processing,
             )
             reports, errors = android.measure_on_phones(packages, select or None, how, progress.say)
         else:
             units = tuple(dict.fromkeys(arguments.compute_units or ("all",)))
-            run = ios.Measurement(warmup, repeats, units, arguments.app, timeout_s)
+            run = ios.Measurement(warmup, repeats, units, arguments.app, timeout_s, arguments.post_processing)
             if where == "ios":
                 reports, errors = ios.measure_on_phone(packages, select or None, run, progress.say)
             else:

@@ -29,6 +29,7 @@ SAME: dict[str, dict[str, str]] = {  # functions that become one operation with 
         "sum": "SUM",
         "cat": "CONCATENATION",
         "pad": "PAD",
+        "interpolate": "RESIZE_NEAREST_NEIGHBOR",  # the only mode that a graph of ours has
     },
     "coreml": {"gelu": "gelu", "softmax": "softmax", "matmul": "matmul", "linear": "linear", "cat": "concat"},
     "onnx": {},

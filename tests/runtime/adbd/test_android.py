@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from runtime.cli import main
 from runtime.errors import RunnerError, UsageError
 from runtime.golden import read_golden
 from runtime.latency import Device, DeviceState, GoldenCheck, Results, read_results
+from runtime.manifest import Detection
 from runtime.measure import measure
 from runtime.preprocess import to_input
 
@@ -85,10 +87,16 @@ def test_a_package_is_pushed_measured_and_removed(app, device, tflite_package, a
     assert reports == [dataclasses.replace(app_report, accelerator=name) for name in ("cpu", "gpu")]
     first, second = (line.split() for line in starts(device))
     assert first[0].startswith(f"{FOLDER}/{tflite_package.manifest.name}-")
-    assert (first[1:], second[1:]) == (["cpu", "2", "3", "40"], ["gpu", "2", "3", "40"])
+    assert (first[1:], second[1:]) == (["cpu", "2", "3", "40", "false"], ["gpu", "2", "3", "40", "false"])
     assert device.files() == []
     assert list((device.root / "data" / "sdcard").rglob("*.json")) == []
     assert any("on gpu" in line for line in said)
+
+
+def test_the_app_is_told_whether_choosing_boxes_counts(app, device, tflite_package):
+    reports, errors = measure_on_phones([tflite_package], None, Measurement(post_processing=True))
+    assert (len(reports), errors) == (1, [])
+    assert [line.split()[-1] for line in starts(device)] == ["true"]
 
 
 def test_an_accelerator_that_fails_leaves_the_others(app, device, tflite_package, capsys, tmp_path):
@@ -143,7 +151,7 @@ def test_what_an_app_may_do_wrong(app, device, tflite_package, tmp_path, behavio
     kept = {path.read_text() for path in (tmp_path / "cache" / "logs").glob("*.log")}
     assert kept == {
         "crash": {"E AndroidRuntime: FATAL EXCEPTION: main\n"},
-        "garbage": {'{"schema_version": 2, "reports"\n'},
+        "garbage": {'{"schema_version": 3, "reports"\n'},
     }.get(behaviour, set())
 
 
@@ -296,6 +304,15 @@ def test_what_does_not_go_together(capsys, onnx_package, own_package, tflite_pac
     refused([path, "--on", "android", "--benchmark-model", tmp_path / "none"], "none: no such file")
     refused([path, "--on", "android", "--repeats", 20_000], "--repeats is 20000; on a phone it is at most 10000")
     refused([path, "--on", "android", "--repeats", 1, "--benchmark-model", __file__], "--repeats 1 has no median")
+    detection = Detection("dense", 0.05, 0.5, 100, 1000)
+    dense = dataclasses.replace(own_package, manifest=dataclasses.replace(own_package.manifest, format="tflite"))
+    dense = dataclasses.replace(dense, manifest=dataclasses.replace(dense.manifest, detection=detection))
+    tool = Measurement(benchmark_model=Path(__file__), post_processing=True)
+    with pytest.raises(UsageError, match="benchmark_model runs the network alone; use the app"):
+        tool.check(dense)
+    suppressing = dataclasses.replace(detection, form="tflite_detection_postprocess", candidates=None)
+    for allowed in (None, suppressing):  # nothing, or nothing more, is to be chosen
+        tool.check(dataclasses.replace(dense, manifest=dataclasses.replace(dense.manifest, detection=allowed)))
     coreml = dataclasses.replace(own_package, manifest=dataclasses.replace(own_package.manifest, format="coreml"))
     with pytest.raises(UsageError, match="coreml does not run on Android"):
         measure_on_phones([coreml], None, Measurement())

@@ -23,7 +23,7 @@ public final class Interpreter implements AutoCloseable {
         throw new UnsupportedOperationException();
     }
 
-    public void run(Object input, Object output) {
+    public void runForMultipleInputsOutputs(Object[] inputs, Map<Integer, Object> outputs) {
         throw new UnsupportedOperationException();
     }
 

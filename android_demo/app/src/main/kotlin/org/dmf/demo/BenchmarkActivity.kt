@@ -31,7 +31,7 @@ class BenchmarkActivity : Activity() {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.benchmark)
         view<View>(R.id.root).avoidSystemBars()
-        demo.classifier.close() // it would take memory and a part of the GPU
+        demo.predictor.close() // it would take memory and a part of the GPU
         progress = view(R.id.progress)
         boxes = Accelerator.entries.associateWith(::box)
         view<Button>(R.id.start).setOnClickListener { startOrStop() }
@@ -160,6 +160,7 @@ class BenchmarkActivity : Activity() {
                     threads = number(R.id.threads),
                     warmup = number(R.id.warmup),
                     repeats = number(R.id.repeats),
+                    postProcessing = view<CheckBox>(R.id.post_processing).isChecked,
                 )
             benchmarks.start(plan)
         }.onFailure { progress.text = it.inWords() }
@@ -193,8 +194,10 @@ class BenchmarkActivity : Activity() {
 
             is Measurement.Done -> {
                 val first = reports.first()
-                progress.text =
+                val measured =
                     getString(R.string.measured, first.manifest.name, first.samplesMs.size, first.threads)
+                val chosen = first.postProcessing?.let { getString(chosenText(it)) }
+                progress.text = listOfNotNull(measured, chosen).joinToString(" ")
             }
 
             is Measurement.Failed -> {

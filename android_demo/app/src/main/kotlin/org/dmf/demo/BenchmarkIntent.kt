@@ -7,6 +7,7 @@ import java.io.File
  * The extras of the benchmark intent: [extra] returns the one of a name, or null.
  *
  *     --es run ID --es package FOLDER --es accelerators cpu,gpu --ei threads 1 --ei warmup 10 --ei repeats 100
+ *     [--ez post_processing true]
  */
 class BenchmarkIntent(
     private val extra: (String) -> Any?,
@@ -34,12 +35,17 @@ class BenchmarkIntent(
             threads = number("threads"),
             warmup = number("warmup"),
             repeats = number("repeats"),
+            postProcessing = flag("post_processing"),
         )
     }
 
     private fun text(name: String): String = requireNotNull(extra(name) as? String) { "no --es $name; give a text" }
 
     private fun number(name: String): Int = requireNotNull(extra(name) as? Int) { "no --ei $name; give an integer" }
+
+    /** False, unless it is given. */
+    private fun flag(name: String): Boolean =
+        requireNotNull((extra(name) ?: false) as? Boolean) { "$name is no --ez; give true or false" }
 }
 
 private const val RUN = "run"

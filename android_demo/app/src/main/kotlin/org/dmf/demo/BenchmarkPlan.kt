@@ -3,13 +3,18 @@ package org.dmf.demo
 import org.dmf.classifier.Accelerator
 import java.io.File
 
-/** What is to be measured. IllegalArgumentException: a number is out of range, or there is nothing to measure. */
+/**
+ * What is to be measured; with [postProcessing], choosing among a detector's boxes counts, too.
+ *
+ * IllegalArgumentException: a number is out of range, or there is nothing to measure.
+ */
 data class BenchmarkPlan(
     val folder: File,
     val accelerators: List<Accelerator>,
     val threads: Int,
     val warmup: Int,
     val repeats: Int,
+    val postProcessing: Boolean = false,
 ) {
     init {
         require(accelerators.isNotEmpty()) { "no accelerator is given; give at least one" }

@@ -101,7 +101,7 @@ class Benchmarks(
             background.post { show(Measurement.Running(accelerator.id, index + 1, plan.accelerators.size)) }
             foreground.await(FOREGROUND_TIMEOUT_MS)
             foreground.watch()
-            benchmark.measure(modelPackage, accelerator, plan.threads, plan.warmup, plan.repeats)
+            plan.run { benchmark.measure(modelPackage, accelerator, threads, warmup, repeats, postProcessing) }
         }
     }
 

@@ -11,7 +11,7 @@ class DemoApplication : Application() {
     val packages by lazy { Packages(this) }
     val shelf by lazy { Shelf(background, packages) }
     val verdicts by lazy { Verdicts(this) }
-    val classifier by lazy { Classifier(background, verdicts) }
+    val predictor by lazy { Predictor(background, verdicts) }
     val benchmarks by lazy { Benchmarks(background, phone) }
 }
 

@@ -11,7 +11,6 @@ import android.graphics.RectF
 import android.util.AttributeSet
 import android.view.MotionEvent
 import android.view.View
-import org.dmf.classifier.InputSpec
 import org.dmf.classifier.Pixels
 
 /** A square to draw in with a finger. */
@@ -19,7 +18,7 @@ class DrawingView(
     context: Context,
     attributes: AttributeSet?,
 ) : View(context, attributes) {
-    private val cropFrame = CropFrame(context)
+    val overlay = Overlay(this)
     private val place = RectF()
     private val paint =
         Paint(Paint.ANTI_ALIAS_FLAG).apply {
@@ -30,12 +29,6 @@ class DrawingView(
 
     /** What is to be known when a finger is lifted, or the drawing is changed otherwise. */
     var onChange: () -> Unit = {}
-
-    var spec: InputSpec? = null
-        set(value) {
-            field = value
-            invalidate()
-        }
 
     /** Strokes of x0, y0, x1, y1, ... in 0..1 of the square. */
     var strokes: List<FloatArray> = emptyList()
@@ -83,7 +76,7 @@ class DrawingView(
         canvas.clipRect(place)
         draw(canvas, place)
         canvas.restore()
-        spec?.let { cropFrame.draw(canvas, place, it) }
+        overlay.draw(canvas, place)
     }
 
     @SuppressLint("ClickableViewAccessibility") // there is nothing to click, only to draw

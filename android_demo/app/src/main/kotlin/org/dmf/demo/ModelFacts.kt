@@ -3,6 +3,8 @@ package org.dmf.demo
 import android.content.res.Resources
 import org.dmf.classifier.Checkpoint
 import org.dmf.classifier.DeviceDescription
+import org.dmf.classifier.Fit
+import org.dmf.classifier.InputSpec
 import org.dmf.classifier.Manifest
 import org.dmf.classifier.ModelPackage
 import org.dmf.classifier.Source
@@ -24,22 +26,11 @@ fun Resources.facts(
     device: DeviceDescription,
 ): List<Fact> {
     val manifest = modelPackage.manifest
-    val input = manifest.input
     return listOf(
         Fact(R.string.model, getString(R.string.model_is, manifest.model.variant, manifest.model.parameters)),
         Fact(R.string.weights, words(manifest.checkpoint), isBad = manifest.checkpoint.source != "file"),
         Fact(R.string.artifact, artifact(modelPackage)),
-        Fact(
-            R.string.input,
-            getString(
-                R.string.input_is,
-                input.resize,
-                input.interpolation.name.lowercase(),
-                input.cropWidth,
-                input.cropHeight,
-                manifest.classes,
-            ),
-        ),
+        Fact(R.string.input, "${words(manifest.input)} ${output(manifest)}"),
         Fact(R.string.parity, parity(manifest), isBad = !manifest.parity.passed),
         selfTests(modelPackage, verdicts),
         Fact(R.string.unchecked, manifest.unchecked.joinToString("\n").ifEmpty { getString(R.string.none) }),
@@ -79,6 +70,25 @@ private fun Resources.artifact(modelPackage: ModelPackage): String {
         sizeBytes / BYTES_PER_MB,
         modelPackage.artifactSha256,
     )
+}
+
+private fun Resources.words(input: InputSpec): String {
+    val interpolation = input.interpolation.name.lowercase()
+    return when (val fit = input.fit) {
+        is Fit.Crop -> {
+            getString(R.string.input_cropped, fit.resize, interpolation, input.cropWidth, input.cropHeight)
+        }
+
+        Fit.Pad -> {
+            getString(R.string.input_padded, input.cropWidth, input.cropHeight, interpolation)
+        }
+    }
+}
+
+private fun Resources.output(manifest: Manifest): String {
+    val objects =
+        manifest.detection?.let { getString(R.string.output_objects, it.maxDetections, it.scoreThreshold * PERCENT) }
+    return listOfNotNull(objects, manifest.classes?.let { getString(R.string.output_classes, it) }).joinToString(" ")
 }
 
 private fun Resources.parity(manifest: Manifest): String {
@@ -121,3 +131,4 @@ private fun Resources.words(source: Source): String {
 }
 
 private const val BYTES_PER_MB = 1e6
+private const val PERCENT = 100

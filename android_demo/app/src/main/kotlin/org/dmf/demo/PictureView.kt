@@ -7,22 +7,15 @@ import android.graphics.Paint
 import android.graphics.RectF
 import android.util.AttributeSet
 import android.view.View
-import org.dmf.classifier.InputSpec
 
-/** A picture as large as fits, and what of it the network sees. */
+/** A picture as large as fits, and what there is to see in it. */
 class PictureView(
     context: Context,
     attributes: AttributeSet?,
 ) : View(context, attributes) {
     private val paint = Paint(Paint.FILTER_BITMAP_FLAG)
-    private val cropFrame = CropFrame(context)
+    val overlay = Overlay(this)
     private val place = RectF()
-
-    var spec: InputSpec? = null
-        set(value) {
-            field = value
-            invalidate()
-        }
 
     var picture: Bitmap? = null
         set(value) {
@@ -38,6 +31,6 @@ class PictureView(
         val top = (height - bitmap.height * scale) / 2
         place.set(left, top, left + bitmap.width * scale, top + bitmap.height * scale)
         canvas.drawBitmap(bitmap, null, place, paint)
-        spec?.let { cropFrame.draw(canvas, place, it) }
+        overlay.draw(canvas, place)
     }
 }

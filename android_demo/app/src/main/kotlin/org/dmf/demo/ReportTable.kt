@@ -6,6 +6,7 @@ import android.widget.TableRow
 import android.widget.TextView
 import org.dmf.classifier.Flag
 import org.dmf.classifier.LatencyReport
+import org.dmf.classifier.PostProcessing
 
 /** Fills [table] with a row for each report. */
 fun showReports(
@@ -36,6 +37,14 @@ fun flagText(flag: Flag): Int =
         Flag.TOO_FEW_SAMPLES -> R.string.too_few_samples
         Flag.NOT_FOREGROUND -> R.string.not_foreground
         Flag.WRONG_ANSWERS -> R.string.wrong_answers
+    }
+
+/** What chose among a detector's boxes, in words. */
+fun chosenText(chosenBy: PostProcessing): Int =
+    when (chosenBy) {
+        PostProcessing.NONE -> R.string.chosen_not
+        PostProcessing.GRAPH -> R.string.chosen_by_graph
+        PostProcessing.RUNNER -> R.string.chosen_by_app
     }
 
 private const val BYTES_PER_MIB = 1024.0 * 1024.0

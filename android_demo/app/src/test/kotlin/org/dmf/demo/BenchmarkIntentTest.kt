@@ -32,6 +32,15 @@ class BenchmarkIntentTest {
     }
 
     @Test
+    fun `post-processing is counted if it is asked for`() {
+        for ((extra, expected) in listOf(true to true, false to false)) {
+            val asked = BenchmarkIntent((extras + ("post_processing" to extra))::get)
+            assertEquals(expected, asked.plan().postProcessing)
+        }
+        assertFalse(BenchmarkIntent(extras::get).plan().postProcessing)
+    }
+
+    @Test
     fun `without a run nothing is asked for`() = assertFalse(BenchmarkIntent { null }.asksForRun)
 
     @Test
@@ -60,6 +69,8 @@ class BenchmarkIntentTest {
                 "warmup" to 10_001,
                 "repeats" to 0,
                 "repeats" to 10_001,
+                "post_processing" to "true",
+                "post_processing" to 1,
             )
         for (extra in wrong) {
             val problem = refused { BenchmarkIntent((extras + extra)::get).plan() }

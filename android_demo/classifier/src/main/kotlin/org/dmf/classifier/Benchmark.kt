@@ -38,6 +38,7 @@ class Benchmark(
     /**
      * Opens the artifact, runs the golden images through it, then [warmup] runs untimed and [repeats] timed.
      *
+     * With [postProcessing], choosing the objects of a detector whose graph does not is a part of a run.
      * All on the calling thread. EngineError: an emulator, a number out of range, or the runtime cannot.
      * CancellationException: [cancel] was called.
      */
@@ -47,37 +48,47 @@ class Benchmark(
         threads: Int,
         warmup: Int,
         repeats: Int,
+        postProcessing: Boolean = false,
     ): LatencyReport {
         if (phone.isEmulator) throw EngineError("this is an emulator, its time is not latency; use a phone")
         checkAtLeast(1, "threads", threads)
         checkAtLeast(0, "warmup", warmup)
         checkAtLeast(1, "repeats", repeats)
-        engines.loadLibrary(modelPackage.manifest.format)
+        val manifest = modelPackage.manifest
+        engines.loadLibrary(manifest.format)
         val (input, inputName) = benchmarkInput(modelPackage)
+        val chosenBy = PostProcessing.of(manifest.detection, postProcessing)
+
+        fun run(engine: Engine) {
+            if (cancelled) throw CancellationException("the benchmark was cancelled")
+            val outputs = engine.run(input)
+            if (chosenBy == PostProcessing.RUNNER) manifest.findings(outputs)
+        }
         val measuredAt = phone.now()
         val before = phone.state()
         val baselineMemoryBytes = phone.peakMemoryBytes()
         val start = phone.nanoTime()
         return engines.open(modelPackage, accelerator, threads).use { engine ->
             val coldLoadMs = millisecondsSince(start)
-            val selfTest = modelPackage.golden?.let { SelfTest.run(engine, it, modelPackage.manifest.input) }
-            repeat(warmup) { run(engine, input) }
+            val selfTest = modelPackage.golden?.let { SelfTest.run(engine, it, manifest) }
+            repeat(warmup) { run(engine) }
             var foreground = true
             val samplesMs =
                 List(repeats) {
                     foreground = foreground && isForeground()
                     val begin = phone.nanoTime()
-                    run(engine, input)
+                    run(engine)
                     millisecondsSince(begin)
                 }
             foreground = foreground && isForeground()
             val after = phone.state()
             LatencyReport(
-                manifest = modelPackage.manifest,
+                manifest = manifest,
                 artifactSha256 = modelPackage.artifactSha256,
                 runtime = engine.runtime,
                 threads = threads,
                 input = inputName,
+                postProcessing = chosenBy,
                 warmupCount = warmup,
                 coldLoadMs = coldLoadMs,
                 samplesMs = samplesMs,
@@ -91,14 +102,6 @@ class Benchmark(
                 after = after,
             )
         }
-    }
-
-    private fun run(
-        engine: Engine,
-        input: FloatArray,
-    ) {
-        if (cancelled) throw CancellationException("the benchmark was cancelled")
-        engine.run(input)
     }
 
     private fun millisecondsSince(start: Long): Double = (phone.nanoTime() - start) / 1e6

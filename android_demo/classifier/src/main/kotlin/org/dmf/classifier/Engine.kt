@@ -49,11 +49,11 @@ interface Engine : Closeable {
     val runtime: RuntimeInfo
 
     /**
-     * The logits of one image, (classes).
+     * The manifest's outputs for one image, in its order, each row by row; the next run may overwrite them.
      *
      * [input] is (1, 3, H, W) or (1, H, W, 3), as the manifest's layout says. EngineError: the runtime refuses it.
      */
-    fun run(input: FloatArray): FloatArray
+    fun run(input: FloatArray): List<FloatArray>
 }
 
 /** Opens artifacts. */

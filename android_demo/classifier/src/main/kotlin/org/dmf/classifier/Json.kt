@@ -57,6 +57,9 @@ internal class JsonFields(
 
     fun number(name: String): Double = field(name, "a number") { number(it) }
 
+    fun share(name: String): Double =
+        field(name, "a number from 0 to 1") { value -> number(value)?.takeIf { it in 0.0..1.0 } }
+
     /** The one of [choices] whose [id] the field holds. */
     fun <T : Any> choice(
         name: String,
@@ -90,8 +93,9 @@ internal class JsonFields(
     fun texts(name: String): List<String> =
         field(name, "a list of texts") { value -> elements(value) { it as? String } }
 
-    fun fields(name: String): JsonFields =
-        JsonFields(field(name, "an object") { it as? JSONObject }, source, "$path.$name")
+    fun fields(name: String): JsonFields = fields(name, "an object")
+
+    fun fieldsOrNull(name: String): JsonFields? = unlessNull(name) { fields(name, "an object or null") }
 
     fun listOfFields(name: String): List<JsonFields> =
         field(name, "a list of at least one object") { value ->
@@ -125,6 +129,11 @@ internal class JsonFields(
         name: String,
         problem: String,
     ) = PackageError("$source: $path.$name: $problem")
+
+    private fun fields(
+        name: String,
+        allowed: String,
+    ) = JsonFields(field(name, allowed) { it as? JSONObject }, source, "$path.$name")
 
     private fun <T> unlessNull(
         name: String,

@@ -7,13 +7,38 @@ import java.util.Date
 import java.util.Locale
 import java.util.TimeZone
 
-/** One package measured on this phone; [toJson] is a report of schema latency-v2, which describes each field. */
+/** What chooses among a detector's boxes within a sample; [id] is its name in reports. */
+enum class PostProcessing(
+    val id: String,
+) {
+    /** The network alone is timed. */
+    NONE("none"),
+    GRAPH("graph"),
+    RUNNER("runner"),
+    ;
+
+    companion object {
+        /** Null: a classifier. A graph that suppresses does so whether it is [wanted] or not. */
+        fun of(
+            detection: Detection?,
+            wanted: Boolean,
+        ): PostProcessing? =
+            when (detection?.form) {
+                null -> null
+                Form.DENSE -> if (wanted) RUNNER else NONE
+                Form.ONNX_NMS, Form.TFLITE_DETECTION_POSTPROCESS -> GRAPH
+            }
+    }
+}
+
+/** One package measured on this phone; [toJson] is a report of schema latency-v3, which describes each field. */
 data class LatencyReport(
     val manifest: Manifest,
     val artifactSha256: String,
     val runtime: RuntimeInfo,
     val threads: Int,
     val input: String,
+    val postProcessing: PostProcessing?,
     val warmupCount: Int,
     val coldLoadMs: Double,
     val samplesMs: List<Double>,
@@ -45,6 +70,7 @@ data class LatencyReport(
             "accelerator" to runtime.accelerator.id,
             "threads" to threads,
             "input" to input,
+            "post_processing" to postProcessing?.id,
             "warmup_count" to warmupCount,
             "cold_load_ms" to coldLoadMs,
             "samples_ms" to JSONArray(samplesMs),
@@ -85,10 +111,10 @@ data class LatencyReport(
         )
 }
 
-/** The document that holds [reports], of schema latency-v2. */
+/** The document that holds [reports], of schema latency-v3. */
 fun latencyResults(reports: List<LatencyReport>): JSONObject =
     jsonObject(
-        "schema_version" to 2,
+        "schema_version" to 3,
         "reports" to JSONArray(reports.map { it.toJson() }),
         "comparisons" to JSONArray(),
     )

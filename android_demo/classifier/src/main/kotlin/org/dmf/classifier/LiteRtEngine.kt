@@ -8,6 +8,8 @@ import org.tensorflow.lite.gpu.GpuDelegateFactory
 import org.tensorflow.lite.nnapi.NnApiDelegate
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
+import java.nio.FloatBuffer
+import kotlin.math.abs
 
 /**
  * LiteRT: XNNPACK on the CPU, or a delegate for the GPU or NNAPI.
@@ -21,25 +23,26 @@ class LiteRtEngine private constructor(
     manifest: Manifest,
     override val runtime: RuntimeInfo,
 ) : Engine {
-    private val signature = signature(interpreter)
-    private val classes = manifest.classes
+    private val signature = signature(interpreter, manifest.outputs.map { it.name })
+    private val outputs = manifest.outputs.map { FloatArray(it.shape.fold(1) { size, side -> size * abs(side) }) }
     private val input =
         ByteBuffer
             .allocateDirect(
                 manifest.input.cropHeight * manifest.input.cropWidth * Pixels.CHANNELS * Float.SIZE_BYTES,
             ).order(ByteOrder.nativeOrder())
 
-    override fun run(input: FloatArray): FloatArray =
+    override fun run(input: FloatArray): List<FloatArray> =
         orEngineError("run it on ${runtime.accelerator.id}") {
             this.input.asFloatBuffer().put(input)
-            val logits = arrayOf(FloatArray(classes))
+            val buffers = outputs.map(FloatBuffer::wrap)
             if (signature == null) {
-                interpreter.run(this.input, logits)
+                val numbered = buffers.indices.associateWith(buffers::get)
+                interpreter.runForMultipleInputsOutputs(arrayOf(this.input), numbered)
             } else {
-                val (key, inputName, outputName) = signature
-                interpreter.runSignature(mapOf(inputName to this.input), mapOf(outputName to logits), key)
+                val (key, inputName, outputNames) = signature
+                interpreter.runSignature(mapOf(inputName to this.input), outputNames.zip(buffers).toMap(), key)
             }
-            logits[0]
+            outputs
         }
 
     override fun close() {
@@ -73,27 +76,38 @@ class LiteRtEngine private constructor(
 }
 
 /**
- * The network's first output among the names of a TFLite signature.
+ * What a TFLite signature, whose outputs are [names], calls those of [manifest], in its order.
  *
- * litert-torch names them `output_<k>`, and a signature sorts output_10 before output_2; other names stay in order.
+ * litert-torch names them `output_<k>`, and a signature sorts output_10 before output_2; others have the manifest's
+ * names, or else its order.
  */
-internal fun firstOutput(names: List<String>): String =
-    if (names.all(OUTPUT::matches)) names.minBy { it.removePrefix("output_").toInt() } else names.first()
+internal fun outputNames(
+    names: List<String>,
+    manifest: List<String>,
+): List<String> =
+    when {
+        names.containsAll(manifest) -> manifest
+        names.all(OUTPUT::matches) -> names.sortedBy { it.removePrefix("output_").toInt() }
+        else -> names
+    }.take(manifest.size)
 
 private val OUTPUT = Regex("""output_\d+""")
 
-/** How the signature of an artifact, and its input and first output, are named. */
+/** How the signature of an artifact, its input and the outputs that are read are named. */
 private data class Signature(
     val key: String,
     val input: String,
-    val output: String,
+    val outputs: List<String>,
 )
 
 /** Null for an artifact without one: its outputs are then in the order of the graph's. */
-private fun signature(interpreter: Interpreter): Signature? {
+private fun signature(
+    interpreter: Interpreter,
+    outputs: List<String>,
+): Signature? {
     val key = interpreter.signatureKeys.firstOrNull() ?: return null
     val input = interpreter.getSignatureInputs(key).single()
-    return Signature(key, input, firstOutput(interpreter.getSignatureOutputs(key).toList()))
+    return Signature(key, input, outputNames(interpreter.getSignatureOutputs(key).toList(), outputs))
 }
 
 private fun delegate(

@@ -12,7 +12,22 @@ enum class Layout { NCHW, NHWC }
 
 enum class Interpolation { BICUBIC, BILINEAR }
 
-/** How a picture becomes the model's input; [shape] has -1 for a dynamic batch, [mean] and [std] are of 0..1. */
+/** How a picture gets the input's size. */
+sealed interface Fit {
+    /** Its shorter side becomes [resize] px, and its middle is cut out. */
+    data class Crop(
+        val resize: Int,
+    ) : Fit
+
+    /** All of it is resized to fit in, and lies in the upper left corner; the rest has the mean colour. */
+    object Pad : Fit
+}
+
+/**
+ * How a picture becomes the model's input of [cropWidth] x [cropHeight] px.
+ *
+ * [shape] has -1 for a dynamic batch, [mean] and [std] are of 0..1.
+ */
 data class InputSpec(
     val name: String,
     val shape: List<Int>,
@@ -20,11 +35,19 @@ data class InputSpec(
     val mean: List<Double>,
     val std: List<Double>,
     val normalisationInGraph: Boolean,
-    val resize: Int,
+    val fit: Fit,
     val cropHeight: Int,
     val cropWidth: Int,
     val interpolation: Interpolation,
-)
+) {
+    /** What a picture's shorter side is resized to, in px; at most, where it is padded. */
+    val shorterSide: Int
+        get() =
+            when (fit) {
+                is Fit.Crop -> fit.resize
+                Fit.Pad -> minOf(cropHeight, cropWidth)
+            }
+}
 
 /** One output of the model; [shape] has -1 for a dynamic batch. */
 data class OutputSpec(
@@ -75,7 +98,12 @@ data class PackageFile(
     val sizeBytes: Long,
 )
 
-/** `manifest.json`, as far as an app needs it. */
+/**
+ * `manifest.json`, as far as an app needs it.
+ *
+ * [outputs] are those that an answer is read from: the logits, or those of [detection]'s form, which is null of a
+ * classifier.
+ */
 data class Manifest(
     val name: String,
     val format: Format,
@@ -87,13 +115,19 @@ data class Manifest(
     val source: Source,
     val input: InputSpec,
     val outputs: List<OutputSpec>,
+    val detection: Detection?,
     val labels: String?,
     val parity: Parity,
     val unchecked: List<String>,
     val files: List<PackageFile>,
 ) {
-    /** Number of classes that the logits, the first output, tell apart. */
-    val classes: Int get() = outputs[0].shape[1]
+    /** Number of classes that are told apart; null where the graph suppresses, and its outputs do not show it. */
+    val classes: Int?
+        get() =
+            when (detection?.form) {
+                null, Form.DENSE -> outputs[0].shape.last()
+                else -> null
+            }
 
     companion object {
         const val FILE_NAME = "manifest.json"
@@ -103,7 +137,7 @@ data class Manifest(
     }
 }
 
-private const val SCHEMA_VERSION = 2L
+private const val SCHEMA_VERSION = 3L
 private val PRECISIONS = listOf("fp32", "fp16", "w8", "w8a8")
 private val CHECKPOINT_SOURCES = listOf("file", "seeded", "memory")
 private val ANY_TEXT = Regex(".+")
@@ -118,6 +152,7 @@ private fun manifest(json: JsonFields): Manifest {
     val format = format(json)
     json.emptyList("functions", "an empty list, as artifacts for Android have but one function")
     val files = json.listOfFields("files").map(::packageFile)
+    val detection = json.fieldsOrNull("detection")?.let { detection(it, format) }
     return Manifest(
         name = json.name("name"),
         format = format,
@@ -128,7 +163,8 @@ private fun manifest(json: JsonFields): Manifest {
         checkpoint = checkpoint(json.fields("checkpoint")),
         source = source(json.fields("source")),
         input = inputSpec(json.listOfFields("inputs").first()),
-        outputs = outputs(json),
+        outputs = if (detection == null) listOf(logits(json)) else outputs(json, detection.form),
+        detection = detection,
         labels = json.textOrNull("labels")?.let { json.listed("labels", Role.LABELS, files) },
         parity = parity(json.fields("parity")),
         unchecked = json.texts("unchecked"),
@@ -176,26 +212,28 @@ private fun inputSpec(json: JsonFields): InputSpec {
         mean = json.numbers("mean", "three numbers") { it.size == Pixels.CHANNELS },
         std = json.numbers("std", "three numbers > 0") { it.size == Pixels.CHANNELS && it.min() > 0 },
         normalisationInGraph = json.flag("normalisation_in_graph"),
-        resize = json.int("resize", min = 1),
+        fit = fit(json),
         cropHeight = cropHeight,
         cropWidth = cropWidth,
         interpolation = json.choice("interpolation", Interpolation.entries) { it.name.lowercase() },
     )
 }
 
-private fun outputs(json: JsonFields): List<OutputSpec> =
-    json.listOfFields("outputs").mapIndexed { index, output ->
-        val shape =
-            if (index > 0) {
-                output.ints("shape", "a list of integers") { true }
-            } else {
-                output.choice("dtype", listOf("float32")) { it }
-                output.ints("shape", "[1 or -1, classes], the logits of one image") {
-                    it.size == 2 && it[0] in listOf(1, -1) && it[1] >= 1
-                }
-            }
-        OutputSpec(output.name("name"), shape)
+private fun fit(json: JsonFields): Fit =
+    when (json.choice("fit", listOf("crop", "pad")) { it }) {
+        "crop" -> Fit.Crop(json.int("resize", min = 1))
+        else -> Fit.Pad.also { json.nothing("resize") }
     }
+
+private fun logits(json: JsonFields): OutputSpec {
+    val output = json.listOfFields("outputs").first()
+    output.choice("dtype", listOf("float32")) { it }
+    val shape =
+        output.ints("shape", "[1 or -1, classes], the logits of one image") {
+            it.size == 2 && it[0] in listOf(1, -1) && it[1] >= 1
+        }
+    return OutputSpec(output.name("name"), shape)
+}
 
 private fun parity(json: JsonFields) =
     Parity(json.name("oracle"), json.flag("passed"), json.listOfFields("outputs").map(::outputParity))

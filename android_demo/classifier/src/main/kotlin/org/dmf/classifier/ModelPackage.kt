@@ -98,8 +98,9 @@ private fun labels(
 ): List<String>? {
     val name = manifest.labels ?: return null
     val labels = File(folder, name).readLines()
-    if (labels.size != manifest.classes) {
-        throw PackageError("$name: has ${labels.size} lines, the model ${manifest.classes} classes; $EXPORT_AGAIN")
+    val classes = manifest.classes
+    if (classes != null && labels.size != classes) {
+        throw PackageError("$name: has ${labels.size} lines, the model $classes classes; $EXPORT_AGAIN")
     }
     return labels
 }

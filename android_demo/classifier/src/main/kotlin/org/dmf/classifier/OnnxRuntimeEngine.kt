@@ -1,5 +1,6 @@
 package org.dmf.classifier
 
+import ai.onnxruntime.OnnxJavaType
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
 import ai.onnxruntime.OrtSession
@@ -16,17 +17,17 @@ class OnnxRuntimeEngine private constructor(
     private val environment: OrtEnvironment,
     private val session: OrtSession,
     private val shape: LongArray,
+    outputs: Int,
     override val runtime: RuntimeInfo,
 ) : Engine {
     private val inputName = session.inputNames.single()
-    private val logitsName = setOf(session.outputNames.first())
+    private val outputNames = session.outputNames.take(outputs).toSet()
 
-    override fun run(input: FloatArray): FloatArray =
+    override fun run(input: FloatArray): List<FloatArray> =
         orEngineError("run it on ${runtime.accelerator.id}") {
             OnnxTensor.createTensor(environment, FloatBuffer.wrap(input), shape).use { tensor ->
-                session.run(mapOf(inputName to tensor), logitsName).use { result ->
-                    val logits = (result[0] as OnnxTensor).floatBuffer
-                    FloatArray(logits.remaining()).also { logits.get(it) }
+                session.run(mapOf(inputName to tensor), outputNames).use { result ->
+                    result.map { floats(it.value as OnnxTensor) }
                 }
             }
         }
@@ -52,11 +53,23 @@ class OnnxRuntimeEngine private constructor(
                         environment,
                         environment.createSession(modelPackage.artifact.path, options),
                         LongArray(shape.size) { shape[it].toLong() },
+                        manifest.outputs.size,
                         RuntimeInfo("onnxruntime", environment.version, accelerator, delegatePartitions = null),
                     )
                 }
             }
     }
+}
+
+/** The values of a tensor of floats, or of labels, which as floats are exact. */
+private fun floats(tensor: OnnxTensor): FloatArray {
+    if (0L in tensor.info.shape) return FloatArray(0) // nothing was found: there is no memory to be read
+    if (tensor.info.type == OnnxJavaType.INT64) {
+        val values = tensor.longBuffer
+        return FloatArray(values.remaining()) { values.get().toFloat() }
+    }
+    val values = tensor.floatBuffer
+    return FloatArray(values.remaining()).also { values.get(it) }
 }
 
 private fun useNnapi(

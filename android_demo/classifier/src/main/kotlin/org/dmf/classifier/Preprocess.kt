@@ -1,33 +1,64 @@
 package org.dmf.classifier
 
+/**
+ * Where a picture lies under the network's input, once it is resized to [width] x [height] px.
+ *
+ * Its pixel ([left], [top]) is then the input's first.
+ */
+data class Placement(
+    val width: Int,
+    val height: Int,
+    val left: Int,
+    val top: Int,
+) {
+    /** A [box] of the input in shares of the picture's width and height, 0..1; what lies outside it is cut off. */
+    fun toPicture(box: Box): Box =
+        Box(
+            share(box.left + left, width),
+            share(box.top + top, height),
+            share(box.right + left, width),
+            share(box.bottom + top, height),
+        )
+
+    private fun share(
+        position: Double,
+        size: Int,
+    ): Double = (position / size).coerceIn(0.0, 1.0)
+}
+
 /** From a picture to the model's input, bit for bit as `runtime/preprocess.py` computes it. */
 object Preprocess {
-    /** [crop] and [normalise] in one. */
+    /** [fit] and [normalise] in one. */
     fun toInput(
         image: Pixels,
         spec: InputSpec,
-    ): FloatArray = normalise(crop(image, spec), spec)
+    ): FloatArray = normalise(fit(image, spec), spec)
 
-    /**
-     * The upright [image] with its shorter side resized to `spec.resize` px, then its centre.
-     *
-     * PackageError: it is smaller than the crop once resized.
-     */
-    fun crop(
+    /** Where a picture of [width] x [height] px lies. PackageError: it is smaller than the crop once resized. */
+    fun placement(
+        width: Int,
+        height: Int,
+        spec: InputSpec,
+    ): Placement =
+        when (spec.fit) {
+            is Fit.Crop -> cropped(width, height, spec.fit.resize, spec)
+            Fit.Pad -> padded(width, height, spec)
+        }
+
+    /** The upright [image], resized, and cropped or padded. PackageError: as above. */
+    fun fit(
         image: Pixels,
         spec: InputSpec,
     ): Pixels {
-        val shorter = minOf(image.width, image.height)
-        val width = (spec.resize.toLong() * image.width / shorter).toInt()
-        val height = (spec.resize.toLong() * image.height / shorter).toInt()
-        if (spec.cropWidth > width || spec.cropHeight > height) {
-            throw PackageError(
-                "the picture is $width x $height px once resized to ${spec.resize}, " +
-                    "smaller than the crop of ${spec.cropWidth} x ${spec.cropHeight}; give a wider or a taller one",
-            )
+        val place = placement(image.width, image.height, spec)
+        val resized = resample(image, place.width, place.height, spec.interpolation)
+        val out = background(spec)
+        val rowBytes = minOf(spec.cropWidth, place.width) * Pixels.CHANNELS
+        for (y in 0 until minOf(spec.cropHeight, place.height)) {
+            val first = ((place.top + y) * place.width + place.left) * Pixels.CHANNELS
+            resized.rgb.copyInto(out.rgb, y * spec.cropWidth * Pixels.CHANNELS, first, first + rowBytes)
         }
-        val resized = resample(image, width, height, spec.interpolation)
-        return crop(resized, centred(width, spec.cropWidth), centred(height, spec.cropHeight), spec)
+        return out
     }
 
     /**
@@ -70,24 +101,58 @@ object Preprocess {
                 spec.std[channel].toFloat()
         }
 
-    private fun crop(
-        image: Pixels,
-        left: Int,
-        top: Int,
+    private fun cropped(
+        width: Int,
+        height: Int,
+        resize: Int,
         spec: InputSpec,
-    ): Pixels {
-        val rowBytes = spec.cropWidth * Pixels.CHANNELS
-        val out = ByteArray(rowBytes * spec.cropHeight)
-        for (y in 0 until spec.cropHeight) {
-            val first = ((top + y) * image.width + left) * Pixels.CHANNELS
-            image.rgb.copyInto(out, y * rowBytes, first, first + rowBytes)
+    ): Placement {
+        val shorter = minOf(width, height)
+        val resizedWidth = scaled(width, resize, shorter)
+        val resizedHeight = scaled(height, resize, shorter)
+        if (spec.cropWidth > resizedWidth || spec.cropHeight > resizedHeight) {
+            throw PackageError(
+                "the picture is $resizedWidth x $resizedHeight px once resized to $resize, " +
+                    "smaller than the crop of ${spec.cropWidth} x ${spec.cropHeight}; give a wider or a taller one",
+            )
         }
-        return Pixels(spec.cropWidth, spec.cropHeight, out)
+        val left = centred(resizedWidth, spec.cropWidth)
+        return Placement(resizedWidth, resizedHeight, left, centred(resizedHeight, spec.cropHeight))
     }
 
-    /** Where a crop begins; Python rounds halves to even, and so does rint. */
+    /** One of its sides fills the input. */
+    private fun padded(
+        width: Int,
+        height: Int,
+        spec: InputSpec,
+    ): Placement {
+        val fillsHeight = spec.cropHeight.toLong() * width <= spec.cropWidth.toLong() * height
+        return if (fillsHeight) {
+            Placement(maxOf(1, scaled(width, spec.cropHeight, height)), spec.cropHeight, 0, 0)
+        } else {
+            Placement(spec.cropWidth, maxOf(1, scaled(height, spec.cropWidth, width)), 0, 0)
+        }
+    }
+
+    private fun scaled(
+        side: Int,
+        to: Int,
+        from: Int,
+    ): Int = (to.toLong() * side / from).toInt()
+
+    /** A picture of the mean colour. */
+    private fun background(spec: InputSpec): Pixels {
+        val colour = ByteArray(Pixels.CHANNELS) { rounded(255 * spec.mean[it]).toByte() }
+        val rgb = ByteArray(spec.cropWidth * spec.cropHeight * Pixels.CHANNELS) { colour[it % Pixels.CHANNELS] }
+        return Pixels(spec.cropWidth, spec.cropHeight, rgb)
+    }
+
+    /** Where a crop begins. */
     private fun centred(
         size: Int,
         crop: Int,
-    ): Int = Math.rint((size - crop) / 2.0).toInt()
+    ): Int = rounded((size - crop) / 2.0)
+
+    /** Python rounds halves to even, and so does rint. */
+    private fun rounded(value: Double): Int = Math.rint(value).toInt()
 }

@@ -4,10 +4,11 @@ import kotlin.math.abs
 import kotlin.math.ceil
 
 /**
- * [image] at [width] x [height], bit for bit as Pillow resizes 8-bit images.
+ * [image] at [width] x [height], bit for bit as Pillow 13 resizes 8-bit images.
  *
- * One pass along the rows, then one along the columns, rounded and clipped to uint8 after each. Where it shrinks, the
- * filter is as much wider, so that no source pixel is skipped.
+ * One pass along the rows, then one along the columns, or the other way round where more than twice as many rows go as
+ * columns; rounded and clipped to uint8 after each. Where it shrinks, the filter is as much wider, so that no source
+ * pixel is skipped.
  */
 fun resample(
     image: Pixels,
@@ -15,8 +16,14 @@ fun resample(
     height: Int,
     interpolation: Interpolation,
 ): Pixels {
-    val rows = if (width == image.width) image else alongRows(image, Kernels(image.width, width, interpolation))
-    return if (height == image.height) rows else alongColumns(rows, Kernels(image.height, height, interpolation))
+    fun rows(from: Pixels) =
+        if (width == image.width) from else alongRows(from, Kernels(image.width, width, interpolation))
+
+    fun columns(from: Pixels) =
+        if (height == image.height) from else alongColumns(from, Kernels(image.height, height, interpolation))
+    val lostRows = image.height - height
+    val columnsFirst = lostRows > 0 && lostRows > 2 * (image.width - width)
+    return if (columnsFirst) rows(columns(image)) else columns(rows(image))
 }
 
 private const val PRECISION_BITS = 22

@@ -69,7 +69,8 @@ internal fun damaged(
 
 private const val METADATA = "__metadata__"
 private const val TOO_LONG = 1L shl Int.SIZE_BITS // for a file that fits into an array, and no overflow times an Int
-private val DTYPE_BYTES = mapOf("U8" to 1, "F32" to Float.SIZE_BYTES, "F64" to Double.SIZE_BYTES)
+private val DTYPE_BYTES =
+    mapOf("U8" to 1, "F32" to Float.SIZE_BYTES, "F64" to Double.SIZE_BYTES, "I64" to Long.SIZE_BYTES)
 
 private fun metadata(header: JSONObject): Map<String, String> {
     val metadata = header.optJSONObject(METADATA) ?: return emptyMap()

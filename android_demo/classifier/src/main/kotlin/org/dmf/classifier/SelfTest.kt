@@ -2,14 +2,17 @@ package org.dmf.classifier
 
 import kotlin.math.abs
 
-/** How near the answers for one golden image are to the reference; NaN anywhere is an infinite error. */
+/**
+ * How near the answer for one golden image is to the reference; NaN anywhere is an infinite error.
+ *
+ * A detector's is that of its scores; it is 1, and not [passed], if an object is missing or one is not expected.
+ */
 data class ImageError(
     val image: String,
     val maxAbsError: Double,
     val budgetAbsError: Double,
-) {
-    val passed: Boolean get() = maxAbsError <= budgetAbsError
-}
+    val passed: Boolean = maxAbsError <= budgetAbsError,
+)
 
 /**
  * What an engine answered for the golden images.
@@ -30,25 +33,53 @@ data class SelfTestResult(
 }
 
 object SelfTest {
-    /** Runs the golden images through [engine]. EngineError: it refuses one. */
+    /** Runs the golden images through [engine], of the model that [manifest] describes. EngineError: it refuses one. */
     fun run(
         engine: Engine,
         golden: Golden,
-        spec: InputSpec,
+        manifest: Manifest,
     ): SelfTestResult {
-        val answers = golden.images.map { engine.run(Preprocess.normalise(it, spec)) }
-        val errors =
-            answers.mapIndexed { i, answer ->
-                ImageError(golden.names[i], maxAbsError(answer, golden.logits[i]), golden.budgets[i])
-            }
-        return SelfTestResult(errors, golden.frozenLogits?.let { routingIsFrozen(answers, golden, it) } ?: false)
+        val answers = golden.images.asSequence().map { engine.run(Preprocess.normalise(it, manifest.input)) }
+        return when (golden) {
+            is GoldenLogits -> compareLogits(answers.map { it[0].copyOf() }.toList(), golden)
+            is GoldenObjects -> compareObjects(answers, golden, checkNotNull(manifest.detection))
+        }
     }
+}
+
+private fun compareLogits(
+    answers: List<FloatArray>,
+    golden: GoldenLogits,
+): SelfTestResult {
+    val errors =
+        answers.mapIndexed { i, answer ->
+            ImageError(golden.names[i], maxAbsError(answer, golden.logits[i]), golden.budgets[i])
+        }
+    return SelfTestResult(errors, golden.frozenLogits?.let { routingIsFrozen(answers, golden, it) } ?: false)
+}
+
+private fun compareObjects(
+    answers: Sequence<List<FloatArray>>,
+    golden: GoldenObjects,
+    detection: Detection,
+): SelfTestResult {
+    val errors =
+        answers.mapIndexed { i, outputs ->
+            if (areFinite(outputs)) {
+                val match = match(detection.objects(outputs), golden.expected[i], golden.iou)
+                val isNear = match.scoreError <= golden.scoreBudgets[i]
+                ImageError(golden.names[i], match.scoreError, golden.scoreBudgets[i], match.isComplete && isNear)
+            } else {
+                ImageError(golden.names[i], Double.POSITIVE_INFINITY, golden.scoreBudgets[i])
+            }
+        }
+    return SelfTestResult(errors.toList(), frozenRouting = false)
 }
 
 /** Whether there are images that frozen routing would answer differently, and each of them was answered so. */
 private fun routingIsFrozen(
     answers: List<FloatArray>,
-    golden: Golden,
+    golden: GoldenLogits,
     frozenLogits: List<DoubleArray>,
 ): Boolean {
     val telling =

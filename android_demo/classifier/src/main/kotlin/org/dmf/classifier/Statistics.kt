@@ -2,11 +2,11 @@ package org.dmf.classifier
 
 import kotlin.math.exp
 
-/** A class and how probable it is, 0..1. */
+/** A class of the whole picture, and how probable it is. */
 data class Prediction(
-    val classIndex: Int,
-    val probability: Double,
-)
+    override val classIndex: Int,
+    override val score: Double,
+) : Finding
 
 /** What a latency is not worth; [id] is its name in reports. */
 enum class Flag(
@@ -35,7 +35,7 @@ fun topK(
 ): List<Prediction> =
     probabilities
         .mapIndexed(::Prediction)
-        .sortedByDescending { it.probability }
+        .sortedByDescending { it.score }
         .take(count)
 
 /** The percentile [percent], 0..100, of [samples], linearly interpolated as numpy does by default. */

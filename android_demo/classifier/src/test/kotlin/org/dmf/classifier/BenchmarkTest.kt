@@ -25,7 +25,7 @@ class BenchmarkTest {
         val inputs = mutableListOf<List<Float>>()
         val isClosed get() = engine.isClosed
 
-        override fun run(input: FloatArray): FloatArray {
+        override fun run(input: FloatArray): List<FloatArray> {
             inputs += input.toList()
             phone.passMs(
                 when (val run = inputs.size - images) {
@@ -73,7 +73,7 @@ class BenchmarkTest {
     fun withoutGoldenVectorsNoiseIsMeasured() {
         val artifactAlone = ModelPackage.open(Fixtures.copyArtifactAlone(temporary.newFolder()))
         val inputs = mutableSetOf<List<Float>>()
-        val engine = ChangedEngine { _, input, logits -> logits.also { inputs += input.toList() } }
+        val engine = changedLogits { _, input, logits -> logits.also { inputs += input.toList() } }
         val report = Benchmark({ _, _, _ -> engine }, phone) { true }.measure(artifactAlone, Accelerator.CPU, 1, 2, 30)
         assertEquals("noise, java.util.Random seed 0", report.input)
         assertEquals(null, report.selfTest)
@@ -124,9 +124,47 @@ class BenchmarkTest {
     }
 
     @Test
+    fun choosingObjectsCountsIfItIsWanted() {
+        assertEquals(PostProcessing.NONE, measureDetector(postProcessing = false).postProcessing)
+        assertEquals(PostProcessing.RUNNER, measureDetector(postProcessing = true).postProcessing)
+        assertEquals(null, measure(DenseEngine(), 0, 1).postProcessing)
+        for (form in listOf(Form.ONNX_NMS, Form.TFLITE_DETECTION_POSTPROCESS)) {
+            val detection = Detection(form, 0.25, 0.5, 4, null)
+            for (wanted in listOf(false, true)) {
+                assertEquals(PostProcessing.GRAPH, PostProcessing.of(detection, wanted))
+            }
+        }
+    }
+
+    /** An answer of wrong sizes is one that only the choice among its boxes minds. */
+    @Test
+    fun objectsAreChosenOnlyIfThatIsWanted() {
+        val detector = Fixtures.openDetector()
+        val chopped =
+            ChangedEngine(DetectorEngine()) { run, _, outputs ->
+                if (run < images + 2) outputs else outputs.map { it.copyOf(5) }
+            }
+        assertEquals(emptyList<Flag>(), measureDetector(postProcessing = false, chopped).invalidBecause)
+        assertTrue(detector.manifest.detection != null)
+        val again =
+            ChangedEngine(DetectorEngine()) { run, _, outputs ->
+                if (run < images + 2) outputs else listOf(outputs[0].copyOf(7), outputs[1].copyOf(8))
+            }
+        assertEngineError("the artifact's answers do not fit to one another: 7 of scores, 8 of boxes") {
+            measureDetector(postProcessing = true, again)
+        }
+    }
+
+    private fun measureDetector(
+        postProcessing: Boolean,
+        engine: Engine = DetectorEngine(),
+    ) = Benchmark({ _, _, _ -> engine }, phone) { true }
+        .measure(Fixtures.openDetector(), Accelerator.CPU, 1, warmup = 2, repeats = 30, postProcessing)
+
+    @Test
     fun theStateIsReadBeforeOpeningAndAfterTheLastRun() {
         val engine =
-            ChangedEngine { run, _, logits ->
+            changedLogits { run, _, logits ->
                 phone.state = phone.state.copy(batteryPercent = run)
                 logits
             }
@@ -154,7 +192,7 @@ class BenchmarkTest {
         var runs = 0
         lateinit var benchmark: Benchmark
         val cancelling =
-            ChangedEngine(engine) { _, _, logits ->
+            changedLogits(engine) { _, _, logits ->
                 if (++runs == images + 4 + 10) benchmark.cancel()
                 logits
             }
@@ -169,7 +207,7 @@ class BenchmarkTest {
         val engine = DenseEngine()
         assertEngineError("no more") {
             measure(
-                ChangedEngine(engine) { run, _, logits ->
+                changedLogits(engine) { run, _, logits ->
                     if (run ==
                         9
                     ) {

@@ -22,12 +22,31 @@ class EngineTest {
     }
 
     @Test
-    fun theFirstOutputIsTheOneOfTheLowestNumber() {
-        assertEquals("output_0", firstOutput(listOf("output_0", "output_1", "output_10", "output_2")))
-        assertEquals("output_2", firstOutput(listOf("output_10", "output_2")))
-        assertEquals("logits", firstOutput(listOf("logits", "features")))
-        assertEquals("features", firstOutput(listOf("features", "output_0")))
+    fun outputsWithoutNamesOfTheirOwnAreNumbered() {
+        assertNamed("output_0", listOf("output_0", "output_1", "output_10", "output_2"), "logits")
+        assertNamed("output_2", listOf("output_10", "output_2"), "logits")
+        assertNamed("output_2, output_10", listOf("output_10", "output_2"), "scores, boxes")
     }
+
+    @Test
+    fun outputsOfTheManifestsNamesAreThose() {
+        val sorted = listOf("boxes", "count", "labels", "scores") // as a signature has them
+        assertNamed("boxes, labels, scores, count", sorted, "boxes, labels, scores, count")
+        assertNamed("features", listOf("embedding", "features"), "features")
+    }
+
+    @Test
+    fun otherOutputsAreInTheirOrder() {
+        assertNamed("logits", listOf("logits", "features"), "answer")
+        assertNamed("features", listOf("features", "output_0"), "answer")
+        assertNamed("a, b", listOf("a", "b", "c"), "scores, boxes")
+    }
+
+    private fun assertNamed(
+        expected: String,
+        names: List<String>,
+        manifest: String,
+    ) = assertEquals(expected, outputNames(names, manifest.split(", ")).joinToString())
 
     @Test
     fun whatARuntimeThrowsIsOneLine() {

@@ -13,8 +13,11 @@ object Fixtures {
     private val folder = File(System.getProperty("dmf.fixtures") ?: "../../tests/fixtures")
 
     val packageFolder = File(folder, "package")
+    val detectorFolder = File(folder, "package-detector")
 
     fun openPackage(): ModelPackage = ModelPackage.open(packageFolder)
+
+    fun openDetector(): ModelPackage = ModelPackage.open(detectorFolder)
 
     /** A copy in [folder] whose files or manifest a test may [change]; the manifest is written again after it. */
     fun copyPackage(
@@ -37,7 +40,11 @@ object Fixtures {
 
     fun manifest(): JSONObject = JSONObject(File(packageFolder, "manifest.json").readText())
 
+    fun detectorManifest(): JSONObject = JSONObject(File(detectorFolder, "manifest.json").readText())
+
     fun statistics(): JSONObject = JSONObject(File(folder, "statistics.json").readText())
+
+    fun detections(): JSONObject = JSONObject(File(folder, "detections.json").readText())
 
     fun tensors(name: String): SafeTensors = SafeTensors.read(File(folder, "$name.safetensors"))
 }

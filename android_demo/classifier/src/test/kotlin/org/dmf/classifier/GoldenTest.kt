@@ -28,7 +28,7 @@ class GoldenTest {
 
     @Test
     fun itHoldsWhatPythonWrote() {
-        val golden = Golden.read(file, manifest)
+        val golden = Golden.read(file, manifest) as GoldenLogits
         assertEquals(listOf("noise 0", "photograph: café", "noise 2"), golden.names)
         assertArrayEquals(doubleArrayOf(1e-3, 2e-3, 4e-3), golden.budgets, 0.0)
         assertEquals(listOf(8 to 8, 8 to 8, 8 to 8), golden.images.map { it.width to it.height })
@@ -46,7 +46,7 @@ class GoldenTest {
 
     @Test
     fun frozenLogitsMayBeMissing() {
-        assertEquals(null, read(header.replace("frozen_logits", "other_logits!")).frozenLogits)
+        assertEquals(null, (read(header.replace("frozen_logits", "other_logits!")) as GoldenLogits).frozenLogits)
     }
 
     @Test
@@ -82,7 +82,7 @@ class GoldenTest {
 
     @Test
     fun numbersAreFinite() {
-        val golden = Golden.read(file, manifest)
+        val golden = Golden.read(file, manifest) as GoldenLogits
         assertPackageError("golden.safetensors: logits are not all finite; export the package again") {
             read(header, replaced(golden.logits[1][2], Double.NaN))
         }

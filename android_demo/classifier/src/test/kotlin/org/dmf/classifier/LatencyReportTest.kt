@@ -26,6 +26,7 @@ class LatencyReportTest {
         assertSame("""{"name": "onnxruntime", "version": "1.2.3", "delegate_partitions": null}""", json, "runtime")
         assertEquals(2, json.get("threads"))
         assertEquals("golden image 0: noise 0", json.get("input"))
+        assertTrue(json.isNull("post_processing"))
         assertEquals(1, json.get("warmup_count"))
         assertEquals(0.0, json.getDouble("cold_load_ms"), 0.0)
         assertEquals(30, json.getJSONArray("samples_ms").length())
@@ -68,7 +69,7 @@ class LatencyReportTest {
 
     @Test
     fun anAnswerThatIsNoNumberIsAFiniteErrorAndAFlag() {
-        val engine = ChangedEngine { _, _, logits -> logits.also { it[0] = Float.NaN } }
+        val engine = changedLogits { _, _, logits -> logits.also { it[0] = Float.NaN } }
         val text = latencyResults(listOf(measured(engine, repeats = 30))).toString()
         assertFalse(text, Regex("NaN|Infinity", RegexOption.IGNORE_CASE).containsMatchIn(text))
         val json = JSONObject(text).getJSONArray("reports").getJSONObject(0)
@@ -86,8 +87,36 @@ class LatencyReportTest {
     fun theDocumentHoldsTheReports() {
         val document = latencyResults(listOf(measured(DenseEngine(), repeats = 1)))
         assertEquals(setOf("schema_version", "reports", "comparisons"), document.keys().asSequence().toSet())
-        assertEquals(2, document.get("schema_version"))
+        assertEquals(3, document.get("schema_version"))
         assertEquals(0, document.getJSONArray("comparisons").length())
+    }
+
+    @Test
+    fun aDetectorsReportSaysWhatChoosesItsObjects() {
+        for ((wanted, id) in listOf(false to "none", true to "runner")) {
+            val json = written(measuredDetector(wanted))
+            assertEquals(id, json.get("post_processing"))
+            val golden = json.getJSONObject("golden")
+            assertEquals(true, golden.get("passed"))
+            assertTrue(golden.getDouble("max_abs_error") in 0.0..1e-5)
+        }
+        val graph = measuredDetector(false).copy(postProcessing = PostProcessing.GRAPH)
+        assertEquals("graph", written(graph).get("post_processing"))
+    }
+
+    @Test
+    fun anObjectThatIsMissingIsAnErrorOfOne() {
+        val report =
+            measuredDetector(
+                false,
+                ChangedEngine(DetectorEngine()) { _, _, (scores, boxes) -> listOf(FloatArray(scores.size), boxes) },
+            )
+        val golden = written(report).getJSONObject("golden")
+        assertEquals(false, golden.get("passed"))
+        assertEquals(1.0, golden.getDouble("max_abs_error"), 0.0)
+        assertEquals(1e-3, golden.getDouble("budget_abs_error"), 0.0)
+        assertEquals("noise 0", golden.get("image"))
+        assertEquals(listOf(Flag.WRONG_ANSWERS), report.invalidBecause)
     }
 
     /** For the Python tests, which validate it against the schema: a good report, and one as bad as can be. */
@@ -97,11 +126,13 @@ class LatencyReportTest {
         assumeNotNull(path)
         val good = measured(DenseEngine(), repeats = 32)
         phone.state = DeviceState(3, null, null, null, true, false, listOf(null, null))
-        val wrong = ChangedEngine { _, _, logits -> logits.also { it[0] = Float.NaN } }
+        val wrong = changedLogits { _, _, logits -> logits.also { it[0] = Float.NaN } }
         val bad = measured(wrong, repeats = 3, isForeground = false)
         assertEquals(Flag.entries, bad.invalidBecause)
         val silent = bad.copy(device = bad.device.copy(soc = null, governor = null), selfTest = null)
-        File(checkNotNull(path)).writeText(latencyResults(listOf(good, bad, silent)).toString(2))
+        val chosen = measuredDetector(true)
+        val detectors = arrayOf(chosen, measuredDetector(false), chosen.copy(postProcessing = PostProcessing.GRAPH))
+        File(checkNotNull(path)).writeText(latencyResults(listOf(good, bad, silent, *detectors)).toString(2))
     }
 
     private fun measured(
@@ -109,10 +140,16 @@ class LatencyReportTest {
         repeats: Int,
         isForeground: Boolean = true,
     ): LatencyReport {
-        val timed = ChangedEngine(engine) { _, _, logits -> logits.also { phone.passMs(2.25) } }
+        val timed = changedLogits(engine) { _, _, logits -> logits.also { phone.passMs(2.25) } }
         val benchmark = Benchmark({ _, _, _ -> timed }, phone) { isForeground }
         return benchmark.measure(Fixtures.openPackage(), Accelerator.CPU, threads = 2, warmup = 1, repeats = repeats)
     }
+
+    private fun measuredDetector(
+        postProcessing: Boolean,
+        engine: Engine = DetectorEngine(),
+    ) = Benchmark({ _, _, _ -> engine }, phone) { true }
+        .measure(Fixtures.openDetector(), Accelerator.CPU, 2, warmup = 1, repeats = 30, postProcessing)
 
     /** As it is read again from its text. */
     private fun written(report: LatencyReport) = JSONObject(report.toJson().toString())
@@ -133,7 +170,16 @@ class LatencyReportTest {
     private companion object {
         val REPORT_FIELDS =
             setOf("package", "artifact_sha256", "model", "format", "precision", "target", "on", "runtime") +
-                setOf("accelerator", "threads", "input", "warmup_count", "cold_load_ms", "samples_ms", "p50_ms") +
+                setOf(
+                    "accelerator",
+                    "threads",
+                    "input",
+                    "post_processing",
+                    "warmup_count",
+                    "cold_load_ms",
+                    "samples_ms",
+                    "p50_ms",
+                ) +
                 setOf("p90_ms", "p99_ms", "mean_ms", "min_ms", "baseline_memory_bytes", "peak_memory_bytes") +
                 setOf("golden", "compute_plan", "invalid_because", "conditions")
     }

@@ -20,6 +20,7 @@ class ManifestTest {
         assertEquals(Checkpoint("seeded", null, 1), manifest.checkpoint)
         assertEquals(Source(null, null), manifest.source)
         assertEquals(listOf(OutputSpec("logits", listOf(-1, 5))), manifest.outputs)
+        assertEquals(null, manifest.detection)
         assertEquals(5, manifest.classes)
         assertEquals("labels.txt", manifest.labels)
         val parity = Parity("numpy float64", true, listOf(OutputParity("logits", 1e-6, 4e-3)))
@@ -35,7 +36,7 @@ class ManifestTest {
                 mean = listOf(0.485, 0.456, 0.406),
                 std = listOf(0.229, 0.224, 0.225),
                 normalisationInGraph = false,
-                resize = 10,
+                fit = Fit.Crop(10),
                 cropHeight = 8,
                 cropWidth = 8,
                 interpolation = Interpolation.BICUBIC,
@@ -61,8 +62,8 @@ class ManifestTest {
 
     @Test
     fun anotherVersionIsRefused() {
-        for (version in listOf(1, 3)) {
-            assertRefused("$.schema_version: is $version, must be 2; update the app, or export again") {
+        for (version in listOf(2, 4)) {
+            assertRefused("$.schema_version: is $version, must be 3; update the app, or export again") {
                 put("schema_version", version)
             }
         }
@@ -85,11 +86,11 @@ class ManifestTest {
     fun missingFieldsAreNamed() {
         val fields =
             listOf("name", "format", "artifact", "target", "precision", "model", "checkpoint", "source") +
-                listOf("inputs", "outputs", "labels", "parity", "functions", "unchecked", "files")
+                listOf("inputs", "outputs", "detection", "labels", "parity", "functions", "unchecked", "files")
         for (field in fields) assertNames("$.$field: is missing, must be ") { remove(field) }
         val inputFields =
             listOf("name", "shape", "layout", "dtype", "colour_order", "mean", "std", "normalisation_in_graph") +
-                listOf("resize", "crop", "interpolation", "function", "batches")
+                listOf("fit", "resize", "crop", "interpolation", "function", "batches")
         for (field in inputFields) assertNames("$.inputs[0].$field: is missing, must be ") { input().remove(field) }
         for (field in listOf("path", "role", "sha256", "size_bytes")) {
             assertNames("$.files[1].$field: is missing, must be ") {
@@ -126,6 +127,9 @@ class ManifestTest {
         assertInputRefused("normalisation_in_graph: is 0, must be true or false") { put("normalisation_in_graph", 0) }
         assertInputRefused("resize: is 0, must be an integer >= 1") { put("resize", 0) }
         assertInputRefused("resize: is \"256\", must be an integer >= 1") { put("resize", "256") }
+        assertInputRefused("fit: is \"stretch\", must be one of crop, pad") { put("fit", "stretch") }
+        assertInputRefused("resize: is null, must be an integer >= 1") { put("resize", JSONObject.NULL) }
+        assertInputRefused("resize: is 10, must be null") { put("fit", "pad") }
         assertInputRefused("interpolation: is \"nearest\", must be one of bicubic, bilinear") {
             put("interpolation", "nearest")
         }

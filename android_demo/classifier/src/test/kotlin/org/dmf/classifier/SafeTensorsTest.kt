@@ -95,7 +95,7 @@ class SafeTensorsTest {
 
     @Test
     fun anotherTypeIsRefused() {
-        assertDamaged("b is BF16, this app reads U8, F32, F64") { readWith("F64", "BF16") }
+        assertDamaged("b is BF16, this app reads U8, F32, F64, I64") { readWith("F64", "BF16") }
     }
 
     @Test

@@ -8,7 +8,7 @@ import kotlin.math.abs
 
 class SelfTestTest {
     private val opened = Fixtures.openPackage()
-    private val golden = checkNotNull(opened.golden)
+    private val golden = opened.golden as GoldenLogits
 
     @Test
     fun theLayerItselfPasses() {
@@ -25,7 +25,7 @@ class SelfTestTest {
         for (i in golden.names.indices) {
             for (share in listOf(0.5f, 1.5f)) {
                 val off = share * golden.budgets[i].toFloat()
-                val result = run(ChangedEngine { run, _, logits -> if (run == i) moved(logits, 3, off) else logits })
+                val result = run(changedLogits { run, _, logits -> if (run == i) moved(logits, 3, off) else logits })
                 assertEquals(List(3) { share < 1 || it != i }, result.images.map { it.passed })
                 assertEquals(share < 1, result.passed)
                 assertEquals(golden.names[i], result.worst.image)
@@ -35,16 +35,17 @@ class SelfTestTest {
     }
 
     @Test
-    fun aScaledAnswerFails() = assertFails(ChangedEngine { _, _, logits -> logits.map { it * 1.01f }.toFloatArray() })
+    fun aScaledAnswerFails() = assertFails(changedLogits { _, _, logits -> logits.map { it * 1.01f }.toFloatArray() })
 
     @Test
-    fun aZeroedAnswerFails() = assertFails(ChangedEngine { _, _, logits -> FloatArray(logits.size) })
+    fun aZeroedAnswerFails() = assertFails(changedLogits { _, _, logits -> FloatArray(logits.size) })
 
     @Test
-    fun aPermutedAnswerFails() = assertFails(ChangedEngine { _, _, logits -> logits.reversedArray() })
+    fun aPermutedAnswerFails() = assertFails(changedLogits { _, _, logits -> logits.reversedArray() })
 
     @Test
-    fun aPermutedInputFails() = assertFails(ChangedEngine { _, input, _ -> DenseEngine().run(input.reversedArray()) })
+    fun aPermutedInputFails() =
+        assertFails(changedLogits { _, input, _ -> DenseEngine().run(input.reversedArray())[0] })
 
     @Test
     fun frozenRoutingFailsAndIsNamed() {
@@ -63,23 +64,23 @@ class SelfTestTest {
             DoubleArray(3) { i ->
                 maxOf(1e-3, 0.75 * golden.logits[i].indices.maxOf { abs(golden.logits[i][it] - frozenLogits[i][it]) })
             }
-        val wide = Golden(golden.images, golden.logits, budgets, frozenLogits, golden.names)
+        val wide = GoldenLogits(golden.images, golden.names, golden.logits, budgets, frozenLogits)
         val halfway =
-            ChangedEngine { run, _, _ ->
+            changedLogits { run, _, _ ->
                 FloatArray(5) { ((golden.logits[run][it] + frozenLogits[run][it]) / 2).toFloat() }
             }
-        val result = SelfTest.run(halfway, wide, opened.manifest.input)
+        val result = SelfTest.run(halfway, wide, opened.manifest)
         assertTrue(result.images.all { it.passed })
         assertTrue(result.frozenRouting)
         assertFalse(result.passed)
-        assertTrue(SelfTest.run(DenseEngine(), wide, opened.manifest.input).passed)
+        assertTrue(SelfTest.run(DenseEngine(), wide, opened.manifest).passed)
     }
 
     @Test
     fun whereFrozenRoutingWouldAnswerTheSameItIsNotSuspected() {
         for (frozenLogits in listOf(golden.logits, null)) {
-            val other = Golden(golden.images, golden.logits, golden.budgets, frozenLogits, golden.names)
-            val result = SelfTest.run(DenseEngine(), other, opened.manifest.input)
+            val other = GoldenLogits(golden.images, golden.names, golden.logits, golden.budgets, frozenLogits)
+            val result = SelfTest.run(DenseEngine(), other, opened.manifest)
             assertFalse(result.frozenRouting)
             assertTrue(result.passed)
         }
@@ -89,7 +90,7 @@ class SelfTestTest {
     fun whatIsNoNumberFailsAsTheWorst() {
         for (value in listOf(Float.NaN, Float.POSITIVE_INFINITY, Float.NEGATIVE_INFINITY)) {
             val engine =
-                ChangedEngine { run, _, logits ->
+                changedLogits { run, _, logits ->
                     logits.also { if (run == 1) it[4] = value else it[0] += 10f }
                 }
             val result = run(engine)
@@ -102,7 +103,7 @@ class SelfTestTest {
     @Test
     fun anotherNumberOfLogitsIsAnError() {
         assertEngineError("the artifact answers 4 logits, the golden vectors have 5") {
-            run(ChangedEngine { _, _, logits -> logits.copyOf(4) })
+            run(changedLogits { _, _, logits -> logits.copyOf(4) })
         }
     }
 
@@ -124,7 +125,7 @@ class SelfTestTest {
         assertTrue(result.images.none { it.passed })
     }
 
-    private fun run(engine: Engine) = SelfTest.run(engine, golden, opened.manifest.input)
+    private fun run(engine: Engine) = SelfTest.run(engine, golden, opened.manifest)
 
     private fun moved(
         logits: FloatArray,

@@ -54,7 +54,7 @@ class StatisticsTest {
             val logits = numbers(case.getJSONArray("logits")).map { it.toFloat() }.toFloatArray()
             val top = topK(softmax(logits), 3)
             assertEquals(numbers(case.getJSONArray("top3")).map { it.toInt() }, top.map { it.classIndex })
-            assertEquals(top.map { it.probability }.sortedDescending(), top.map { it.probability })
+            assertEquals(top.map { it.score }.sortedDescending(), top.map { it.score })
         }
     }
 

@@ -2,16 +2,16 @@ package org.dmf.demo
 
 import org.dmf.classifier.Accelerator
 import org.dmf.classifier.Engine
-import org.dmf.classifier.EngineError
 import org.dmf.classifier.Engines
+import org.dmf.classifier.Finding
 import org.dmf.classifier.InputSpec
+import org.dmf.classifier.Manifest
 import org.dmf.classifier.ModelPackage
 import org.dmf.classifier.Pixels
-import org.dmf.classifier.Prediction
+import org.dmf.classifier.Placement
 import org.dmf.classifier.Preprocess
 import org.dmf.classifier.SelfTest
-import org.dmf.classifier.softmax
-import org.dmf.classifier.topK
+import org.dmf.classifier.findings
 import java.io.Closeable
 import java.io.File
 import java.util.concurrent.atomic.AtomicReference
@@ -39,15 +39,20 @@ sealed interface Opened {
     ) : Opened
 }
 
-/** The best classes of a picture, and how long it took from the picture to the input and from there to the logits. */
+/**
+ * What the network finds in a picture, the surest first, and where the picture lay under its input.
+ *
+ * It took [preprocessingMs] from the picture to the input, and from there to the findings [inferenceMs].
+ */
 class Answer(
-    val predictions: List<Prediction>,
+    val findings: List<Finding>,
+    val placement: Placement,
     val preprocessingMs: Double,
     val inferenceMs: Double,
 )
 
-/** Holds the opened network and classifies one picture after the other; a newer one replaces one that waits. */
-class Classifier(
+/** Holds the opened network and gives it one picture after the other; a newer one replaces one that waits. */
+class Predictor(
     private val background: Background,
     private val verdicts: Verdicts,
 ) {
@@ -106,9 +111,9 @@ class Classifier(
         waiting.set(null)
     }
 
-    /** Classifies what [picture] returns on the background thread; may be called on any. */
-    fun classify(picture: (InputSpec) -> Pixels) {
-        if (waiting.getAndSet(Request(sequence, picture)) == null) background.run(::classifyNewest)
+    /** Answers for what [picture] returns on the background thread; may be called on any. */
+    fun predict(picture: (InputSpec) -> Pixels) {
+        if (waiting.getAndSet(Request(sequence, picture)) == null) background.run(::predictNewest)
     }
 
     private fun show(now: Opened) {
@@ -125,7 +130,7 @@ class Classifier(
         val golden = opening.golden ?: return Opened.Ready(opening, null)
         val verdict =
             verdicts.find(opening.artifactSha256, selected.accelerator)
-                ?: Verdict(SelfTest.run(engine, golden, opening.manifest.input)).also {
+                ?: Verdict(SelfTest.run(engine, golden, opening.manifest)).also {
                     verdicts.remember(opening.artifactSha256, selected.accelerator, it)
                 }
         return Opened.Ready(opening, verdict)
@@ -138,11 +143,11 @@ class Classifier(
         attempt { closing?.close() } // a driver that fails here has nothing left to be told
     }
 
-    private fun classifyNewest() {
+    private fun predictNewest() {
         val request = waiting.getAndSet(null) ?: return
         val engine = engine ?: return
-        val spec = modelPackage?.manifest?.input ?: return
-        val outcome = attempt { classify(engine, request.picture(spec), spec) }
+        val manifest = modelPackage?.manifest ?: return
+        val outcome = attempt { predict(engine, request.picture(manifest.input), manifest) }
         background.post {
             if (request.sequence == sequence) {
                 outcome.fold({ listener?.onAnswer(it) }, { listener?.onProblem(it.inWords()) })
@@ -150,27 +155,24 @@ class Classifier(
         }
     }
 
-    private fun classify(
+    private fun predict(
         engine: Engine,
         picture: Pixels,
-        spec: InputSpec,
+        manifest: Manifest,
     ): Answer {
         val start = System.nanoTime()
-        val input = Preprocess.toInput(picture, spec)
+        val input = Preprocess.toInput(picture, manifest.input)
         val prepared = System.nanoTime()
-        val logits = engine.run(input)
+        val findings = manifest.findings(engine.run(input))
         val answered = System.nanoTime()
-        if (!logits.all { it.isFinite() }) {
-            throw EngineError("the network's answer is no number; use another accelerator")
-        }
         return Answer(
-            predictions = topK(softmax(logits), SHOWN),
+            findings,
+            Preprocess.placement(picture.width, picture.height, manifest.input),
             preprocessingMs = (prepared - start) / NS_PER_MS,
             inferenceMs = (answered - prepared) / NS_PER_MS,
         )
     }
 }
 
-private const val SHOWN = 5
 private const val NS_PER_MS = 1e6
 private val THREADS = minOf(4, Runtime.getRuntime().availableProcessors())

@@ -18,16 +18,19 @@ import android.widget.RadioGroup
 import android.widget.Spinner
 import android.widget.TextView
 import org.dmf.classifier.Accelerator
+import org.dmf.classifier.DetectedObject
+import org.dmf.classifier.Finding
 import java.io.File
 import java.util.concurrent.atomic.AtomicBoolean
 
-/** Classifies what the camera sees, a picture, or a drawing. */
-class ClassifyActivity :
+/** Shows what the network finds in what the camera sees, in a picture, or in a drawing. */
+class PictureActivity :
     Activity(),
-    Classifier.Listener {
-    private val classifier get() = demo.classifier
+    Predictor.Listener {
+    private val predictor get() = demo.predictor
     private lateinit var pictureView: PictureView
     private lateinit var drawingView: DrawingView
+    private val overlays get() = listOf(pictureView.overlay, drawingView.overlay)
     private lateinit var sources: RadioGroup
     private val shelfListener: (Shelf.Content) -> Unit = ::showPackages
 
@@ -44,7 +47,7 @@ class ClassifyActivity :
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
-        setContentView(R.layout.classify)
+        setContentView(R.layout.picture)
         view<View>(R.id.root).avoidSystemBars()
         pictureView = view(R.id.picture_view)
         drawingView = view(R.id.drawing_view)
@@ -77,7 +80,7 @@ class ClassifyActivity :
 
     private fun listen() {
         sources.setOnCheckedChangeListener { _, _ -> changeSource() }
-        drawingView.onChange = ::classifyDrawing
+        drawingView.onChange = ::predictDrawing
         view<View>(R.id.more).setOnClickListener(::showMenu)
         view<Button>(R.id.choose_picture).setOnClickListener { choosePicture() }
         view<Button>(R.id.clear_drawing).setOnClickListener { drawingView.clear() }
@@ -101,10 +104,10 @@ class ClassifyActivity :
 
     override fun onStart() {
         super.onStart()
-        classifier.listener = this
+        predictor.listener = this
         demo.shelf.listener = shelfListener
         demo.shelf.refresh()
-        onOpened(classifier.opened)
+        onOpened(predictor.opened)
     }
 
     override fun onResume() {
@@ -120,9 +123,9 @@ class ClassifyActivity :
     }
 
     override fun onStop() {
-        if (classifier.listener === this) classifier.listener = null
+        if (predictor.listener === this) predictor.listener = null
         if (demo.shelf.listener === shelfListener) demo.shelf.listener = null
-        if (!isChangingConfigurations) classifier.close()
+        if (!isChangingConfigurations) predictor.close()
         super.onStop()
     }
 
@@ -140,12 +143,12 @@ class ClassifyActivity :
         if (chosen == null) {
             folder = null
             isEmpty = true
-            classifier.close()
+            predictor.close()
         } else {
             isEmpty = false
             choosePackage(chosen)
         }
-        showVerdict(classifier.opened)
+        showVerdict(predictor.opened)
     }
 
     private fun choosePackage(chosen: InstalledPackage) {
@@ -162,14 +165,12 @@ class ClassifyActivity :
     }
 
     private fun select() {
-        folder?.let { classifier.select(Selection(it, accelerator)) }
+        folder?.let { predictor.select(Selection(it, accelerator)) }
     }
 
     override fun onOpened(opened: Opened) {
         val ready = opened as? Opened.Ready
-        val spec = ready?.modelPackage?.manifest?.input
-        pictureView.spec = spec
-        drawingView.spec = spec
+        for (overlay in overlays) overlay.spec = ready?.modelPackage?.manifest?.input
         showVerdict(opened)
         showProblem(null)
         clearAnswer()
@@ -207,7 +208,7 @@ class ClassifyActivity :
 
     private fun showMenu(anchor: View) {
         val menu = PopupMenu(this, anchor)
-        menu.inflate(R.menu.classify)
+        menu.inflate(R.menu.picture)
         for (id in listOf(R.id.remove_package, R.id.about)) menu.menu.findItem(id).isEnabled = folder != null
         menu.setOnMenuItemClickListener { item ->
             when (item.itemId) {
@@ -233,14 +234,14 @@ class ClassifyActivity :
 
     private fun removePackage() {
         val removed = folder ?: return
-        classifier.close()
+        predictor.close()
         demo.shelf.remove(removed)
     }
 
     // The picture
 
     private fun changeSource() {
-        classifier.forget()
+        predictor.forget()
         stopCamera()
         pictureView.picture = null
         showSource()
@@ -262,17 +263,17 @@ class ClassifyActivity :
 
     /** Gives the source's picture to the network, if there are both. */
     private fun feed() {
-        if (classifier.opened !is Opened.Ready) return
+        if (predictor.opened !is Opened.Ready) return
         when (sources.checkedRadioButtonId) {
             R.id.camera -> startCamera()
-            R.id.picture -> classifyPicture()
-            R.id.drawing -> classifyDrawing()
+            R.id.picture -> predictPicture()
+            R.id.drawing -> predictDrawing()
         }
     }
 
     private fun startCamera() {
-        val ready = classifier.opened as? Opened.Ready ?: return
-        val minSide = maxOf(ready.modelPackage.manifest.input.resize, MIN_FRAME_SIDE)
+        val ready = predictor.opened as? Opened.Ready ?: return
+        val minSide = maxOf(ready.modelPackage.manifest.input.shorterSide, MIN_FRAME_SIDE)
         if (!isResumed || (camera?.minSide ?: 0) >= minSide) return
         if (checkSelfPermission(Manifest.permission.CAMERA) != PackageManager.PERMISSION_GRANTED) {
             askForCamera()
@@ -281,14 +282,14 @@ class ClassifyActivity :
         stopCamera()
         val isShown = AtomicBoolean(true)
         val background = demo.background
-        val classifier = classifier
+        val predictor = predictor
         camera =
             CameraFeed(
                 applicationContext,
                 display(),
                 minSide,
                 onFrame = { frame ->
-                    classifier.classify { frame }
+                    predictor.predict { frame }
                     if (isShown.getAndSet(false)) {
                         val bitmap = frame.toBitmap(MAX_SHOWN_SIDE)
                         background.post {
@@ -332,17 +333,18 @@ class ClassifyActivity :
     }
 
     private fun choosePicture(chosen: Uri) {
-        classifier.forget()
+        predictor.forget()
         picture = chosen
-        pictureView.picture = null // it is classified once this screen is resumed, which follows
+        clearAnswer()
+        pictureView.picture = null // it is looked at once this screen is resumed, which follows
     }
 
-    private fun classifyPicture() {
+    private fun predictPicture() {
         val chosen = picture ?: return
         val file = PictureFile(contentResolver, chosen)
         val background = demo.background
-        classifier.classify { spec ->
-            file.read(spec.resize).also { pixels ->
+        predictor.predict { spec ->
+            file.read(spec.shorterSide).also { pixels ->
                 val bitmap = pixels.toBitmap(MAX_SHOWN_SIDE)
                 background.post { showPicture(chosen, bitmap) }
             }
@@ -356,13 +358,13 @@ class ClassifyActivity :
         if (shown == picture && sources.checkedRadioButtonId == R.id.picture) pictureView.picture = bitmap
     }
 
-    private fun classifyDrawing() {
+    private fun predictDrawing() {
         if (sources.checkedRadioButtonId != R.id.drawing) return
-        val ready = classifier.opened as? Opened.Ready ?: return
-        classifier.forget()
+        val ready = predictor.opened as? Opened.Ready ?: return
+        predictor.forget()
         if (drawingView.strokes.isEmpty()) return clearAnswer()
-        val drawn = drawingView.toPixels(ready.modelPackage.manifest.input.resize)
-        classifier.classify { drawn }
+        val drawn = drawingView.toPixels(ready.modelPackage.manifest.input.shorterSide)
+        predictor.predict { drawn }
     }
 
     override fun onActivityResult(
@@ -382,20 +384,29 @@ class ClassifyActivity :
 
     override fun onAnswer(answer: Answer) {
         showProblem(null)
-        val labels = (classifier.opened as? Opened.Ready)?.modelPackage?.labels
-        val rows = view<LinearLayout>(R.id.predictions)
-        while (rows.childCount < answer.predictions.size) layoutInflater.inflate(R.layout.prediction, rows)
-        while (rows.childCount > answer.predictions.size) rows.removeViewAt(rows.childCount - 1)
-        answer.predictions.forEachIndexed { index, prediction ->
+        val objects = answer.findings.filterIsInstance<DetectedObject>()
+        val marks = objects.map { Overlay.Mark(answer.placement.toPicture(it.box), "${label(it)} ${percent(it)}") }
+        for (overlay in overlays) overlay.marks = marks
+        val surest = answer.findings.take(SHOWN)
+        val rows = view<LinearLayout>(R.id.findings)
+        while (rows.childCount < surest.size) layoutInflater.inflate(R.layout.finding, rows)
+        while (rows.childCount > surest.size) rows.removeViewAt(rows.childCount - 1)
+        surest.forEachIndexed { index, finding ->
             val row = rows.getChildAt(index)
-            row.child<TextView>(R.id.label).text =
-                labels?.get(prediction.classIndex) ?: getString(R.string.class_index, prediction.classIndex)
-            row.child<TextView>(R.id.probability).text =
-                getString(R.string.percent, prediction.probability * PERCENT)
+            row.child<TextView>(R.id.label).text = label(finding)
+            row.child<TextView>(R.id.score).text = percent(finding)
         }
+        view<View>(R.id.nothing_found).visibility = if (surest.isEmpty()) View.VISIBLE else View.GONE
         view<TextView>(R.id.latency).text =
             getString(R.string.latency, answer.inferenceMs, accelerator.id, answer.preprocessingMs)
     }
+
+    private fun label(finding: Finding): String {
+        val labels = (predictor.opened as? Opened.Ready)?.modelPackage?.labels
+        return labels?.getOrNull(finding.classIndex) ?: getString(R.string.class_index, finding.classIndex)
+    }
+
+    private fun percent(finding: Finding): String = getString(R.string.percent, finding.score * PERCENT)
 
     override fun onProblem(problem: String) {
         showProblem(problem)
@@ -403,7 +414,9 @@ class ClassifyActivity :
     }
 
     private fun clearAnswer() {
-        view<LinearLayout>(R.id.predictions).removeAllViews()
+        for (overlay in overlays) overlay.marks = emptyList()
+        view<LinearLayout>(R.id.findings).removeAllViews()
+        view<View>(R.id.nothing_found).visibility = View.GONE
         view<TextView>(R.id.latency).text = ""
     }
 
@@ -429,6 +442,7 @@ class ClassifyActivity :
         const val CAMERA = 3
         const val MIN_FRAME_SIDE = 480 // for the eye; the network may need less
         const val MAX_SHOWN_SIDE = 1280
+        const val SHOWN = 5
         const val PERCENT = 100
     }
 }
