@@ -352,7 +352,8 @@ def plan_formats(model: Model, origin: Origin, arguments: Namespace) -> list[Pla
 def others(sizes: Sequence[tuple[int, int]]) -> list[int]:
     """The sides of all but the first. Raises `UsageError`."""
     if not_square := next((each for each in sizes[1:] if each[0] != each[1]), None):
-        raise UsageError(f"image size {not_square[0]}x{not_square[1]}: several sizes are for classifiers, and square")
+        height, width = not_square
+        raise UsageError(f"image size {height}x{width}: several sizes are for classifiers, and square; give one size")
     return [side for side, _ in sizes[1:]]
 
 

@@ -5,6 +5,7 @@ attention and norms. Small tensors are the same in both: pooled (B, C), tokens (
 Kernels are always given as (C_out, C_in / groups, k, k).
 """
 
+import math
 from typing import Literal, Protocol
 
 import torch
@@ -94,6 +95,14 @@ class NCHW:
     splits_groups = False
     tile, lanes = 1, 1
 
+    def __init__(self, largest_norm: float = math.inf) -> None:
+        """Feature maps of more values than `largest_norm` are normalised by means.
+
+        ONNX Runtime 1.31 adds up an InstanceNormalization's values in one go, in float32: of maps of a million values it
+        is a hundred times as far off as PyTorch.
+        """
+        self.largest_norm = largest_norm
+
     def permute_to_nchw(self, x: Tensor) -> Tensor:
         return x
 
@@ -150,7 +159,14 @@ class NCHW:
         return torch.linalg.vector_norm(x, dim=(2, 3))
 
     def normalize(self, x: Tensor, eps: float) -> Tensor:
-        return F.group_norm(x, 1, eps=eps)
+        if x[0].numel() <= self.largest_norm:
+            return F.group_norm(x, 1, eps=eps)
+        centred = x - self._mean(x)
+        return centred * self._mean(centred * centred).add(eps).rsqrt()
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Of each sample, (B, 1, 1, 1): of each channel first, for short sums are exact ones."""
+        return self.pool(x).mean(1)[:, None, None, None]
 
     def layer_norm(self, tokens: Tensor, eps: float) -> Tensor:
         return F.layer_norm(tokens, tokens.shape[-1:], eps=eps)

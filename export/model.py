@@ -35,7 +35,7 @@ def at_size(model: Model, size: tuple[int, int]) -> Model:
     other = copy.copy(model)
     if isinstance(model, DMF):
         if height != width:
-            raise ValueError(f"images are {height} x {width}; a classifier's are square")
+            raise ValueError(f"images are {height} x {width}; a classifier's are square: give one side")
         other.config = replace(model.config, image_size=height)
     else:
         other.config = replace(model.config, image_size=size)
@@ -76,13 +76,26 @@ def create(name: str, seed: int, size: tuple[int, int] | None) -> Model:
 def load(path: Any, name: str, size: tuple[int, int] | None) -> Model:
     """The model of this name in the checkpoint at `path`. Raises `ValueError`."""
     model: Model
-    if name not in DETECTORS:
-        model = dmf.load_checkpoint(path, name)
-    else:
-        model = load_detector(path)
-        if (held := variant_name(model)) != name:
-            raise ValueError(f"{path}: holds {held}, not {name}; give --model {held}")
+    try:
+        model = load_detector(path) if name in DETECTORS else dmf.load_checkpoint(path, name)
+    except dmf.CheckpointError as error:
+        raise _of_other_kind(path, name) or error from None
+    if name in DETECTORS and (held := variant_name(model)) != name:
+        raise _of_other_model(path, held, name)
     return model if size is None else at_size(model, size)
+
+
+def _of_other_kind(path: Any, name: str) -> ValueError | None:
+    """Where a detector is wanted and the file holds a classifier, or the other way round."""
+    try:
+        other = dmf.load_checkpoint(path) if name in DETECTORS else load_detector(path)
+    except dmf.CheckpointError:
+        return None
+    return _of_other_model(path, variant_name(other), name)
+
+
+def _of_other_model(path: Any, held: str, wanted: str) -> ValueError:
+    return ValueError(f"{path}: holds {held}, not {wanted}; give --model {held}")
 
 
 def _as_classifier(model: Model) -> DMF:

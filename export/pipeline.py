@@ -474,24 +474,26 @@ def golden_vectors(
 
 def golden_objects(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> GoldenObjects:
     """What a proven detector must find; of outputs that are dense, which are large, sketches."""
-    reference, found = prepared.reference, verdict.objects
+    inputs, found, tolerance = prepared.reference.inputs, verdict.objects, plan.tolerance
     assert found is not None
-    outputs = () if plan.nms else reference.outputs
-    tolerance, count = plan.tolerance, len(reference.inputs.images)
-    sketches, budgets = np.zeros((len(outputs), count, SUMS)), np.zeros((len(outputs), count))
+    suppresses = plan.detection is not None and plan.detection.form != "dense"
+    outputs = () if suppresses else prepared.reference_of(plan).outputs
+    rows = [i for i, expected in enumerate(found.expected) if expected is not None]  # others are too crowded
+    sketches, budgets = np.zeros((len(outputs), len(rows), SUMS)), np.zeros((len(outputs), len(rows)))
     for i, output in enumerate(outputs):
-        sketches[i] = [sketch(row) for row in output.values]
-        errors = np.linalg.norm([sketch(row) for row in verdict.answers[output.name]] - sketches[i], axis=1)
+        sketches[i] = [sketch(output.values[row]) for row in rows]
+        errors = np.linalg.norm([sketch(verdict.answers[output.name][row]) for row in rows] - sketches[i], axis=1)
         norms = np.linalg.norm(sketches[i], axis=1)
         budgets[i] = np.maximum(tolerance.yardstick_factor * errors, tolerance.relative * norms)
+    tapped = taps(plan, prepared, spec, artifact, verdict) if outputs else None
     return GoldenObjects(
-        reference.inputs.images,
-        reference.inputs.names,
-        found.expected,
+        inputs.images[rows],
+        tuple(inputs.names[row] for row in rows),
+        tuple(expected for expected in found.expected if expected is not None),
         found.iou,
-        found.score_budgets,
+        found.score_budgets[rows],
         tuple(output.name for output in outputs),
         sketches.astype(np.float32),
         budgets,
-        taps(plan, prepared, spec, artifact, verdict) if outputs else None,
+        tapped and replace(tapped, sketches=tapped.sketches[:, rows], budgets=tapped.budgets[:, rows]),
     )

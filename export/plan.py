@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dmf.detection import Detector, MaskRCNN
+from dmf.detection import Detector, MaskRCNN, RetinaNet
 from export.convert import CONVERTERS, FORMATS, Converter
 from export.layout import Layout
 from export.lowering import AUTO, Lowering
@@ -164,7 +164,7 @@ def make_plan(
     if isinstance(model, Detector):
         _check_detector(model, format, converter, precision, batch, sizes, budget, lowering, nms)
     elif nms:
-        raise UsageError(f"--nms is of detectors; {variant_name(model)} is a classifier")
+        raise UsageError(f"--nms is of detectors; {variant_name(model)} is a classifier: leave it out")
     batch, batches = _batches(batch, format, runs_on.name)
     sizes = _sizes(sizes, model, format)
     if batches and sizes:
@@ -213,8 +213,8 @@ def make_plan(
     if ios is not None and ios not in IOS:
         raise UsageError(f"no Core ML program is made for iOS {ios}; choose from {', '.join(map(str, IOS))}")
     if labels is not None and len(labels) != model.config.num_classes:
-        raise UsageError(f"{len(labels)} labels for {model.config.num_classes} classes")
-    if labels is not None and image_input and len(set(labels)) < len(labels):
+        raise UsageError(f"{len(labels)} labels for {model.config.num_classes} classes; give one for each")
+    if labels is not None and image_input and not isinstance(model, Detector) and len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise UsageError(f"label {twice!r} stands for two classes; a Core ML classifier needs different ones")
     via.check_installed()
@@ -256,19 +256,23 @@ def _check_detector(
     """What is for classifiers only. Raises `UsageError`."""
     name = variant_name(model)
     if batch not in (1, [1], (1,)):
-        raise UsageError(f"{name} is exported for one picture at a time; leave out the batch")
+        told = ", ".join(map(str, (batch,) if isinstance(batch, int) else batch)).replace("-1", "of any size")
+        raise UsageError(f"{name} is exported for one picture at a time, not for batch {told}; leave it out")
     if sizes:
         raise UsageError(f"several input sizes in one artifact are for classifiers; export {name} once for each")
     if converter == "onnx2tf":
         raise UsageError(f"onnx2tf converts classifiers only; {name} becomes tflite by litert-torch")
-    if precision == "w8a8" or budget is not None:
-        raise UsageError(f"w8a8 and budgets are for classifiers; {name} takes fp32, fp16 or w8")
+    given = "a budget" if budget is not None else precision
+    if given in ("a budget", "w8a8") and isinstance(model, RetinaNet):
+        raise UsageError(f"{given} is for classifiers; {name} takes --precision fp32, fp16 or w8")
     if isinstance(model, MaskRCNN) and format != "onnx":
-        raise UsageError(f"{name} is exported to onnx only: {TWO_STAGES}")
+        raise UsageError(f"{name} is exported to onnx, not to {format}: {TWO_STAGES}")
     if isinstance(model, MaskRCNN) and nms:
         raise UsageError(f"{name} always suppresses in the graph; leave out --nms")
-    if isinstance(model, MaskRCNN) and (precision not in (None, "fp32") or lowering == AUTO):
-        raise UsageError(f"{name} is exported in fp32 and in a lowering that is named; leave out what asks for another")
+    if isinstance(model, MaskRCNN) and given not in (None, "fp32"):
+        raise UsageError(f"{name} is exported in fp32, not in {given}; leave it out")
+    if isinstance(model, MaskRCNN) and lowering == AUTO:
+        raise UsageError(f"{name} is exported in a lowering that is named, not {AUTO}; name one or leave it out")
 
 
 def _detection(model: Detector, format: str, nms: bool) -> Detection:

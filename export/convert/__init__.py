@@ -55,7 +55,7 @@ CONVERTERS: dict[str, Converter] = {
             "model.onnx",
             "onnx",
             ("onnx", "onnxscript", "onnxruntime"),
-            NCHW(),
+            NCHW(largest_norm=2**17),
             NCHW(),
         ),
         Converter(

@@ -16,7 +16,7 @@ from runtime.detections import Detections, Expected, Match, match, read_detectio
 from runtime.manifest import Detection, DetectionParity
 
 IOU, LOOSE_IOU = 0.9, 0.7  # from which on two boxes are the same one, in fp32 and in any other precision
-MOST = 1000  # objects of a picture that are kept as expected: what may be found, should nearly all be undecided
+MOST = 1000  # objects that may be found in a picture: if there are more, it is too crowded to say what must be found
 
 Values = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ class Objects:
 
     detection: Detection
     size: tuple[int, int]
-    expected: tuple[Expected, ...]
+    expected: tuple[Expected | None, ...]  # None of a picture that is too crowded
     score_budgets: Values  # (N)
     iou: float
 
@@ -39,18 +39,23 @@ def judge(
 
     Raises `RunnerError` for outputs that are none of a detector's.
     """
-    matches, failures = [], []
+    matches, failures, decided, undecided = [], list[str](), 0, 0
     for i, (name, expected) in enumerate(zip(names, objects.expected, strict=True)):
+        if expected is None:
+            continue
+        decided, undecided = decided + int(expected.decided.sum()), undecided + int((~expected.decided).sum())
         found = read_detections({key: rows[i] for key, rows in outputs.items()}, objects.detection, objects.size)
         matches.append(each := match(found, expected, objects.iou))
         failures += complaints(each, name, float(objects.score_budgets[i]), objects.iou)
+    if not matches:
+        failures.append(f"more than {MOST} objects may be found in every picture: too many to tell right from wrong")
     ious, errors, masks = (
-        np.concatenate([getattr(each, field) for each in matches]) for field in ("ious", "score_errors", "mask_ious")
+        np.concatenate([np.zeros(0), *(getattr(each, field) for each in matches)])
+        for field in ("ious", "score_errors", "mask_ious")
     )
-    decided = sum(int(each.decided.sum()) for each in objects.expected)
     figures = DetectionParity(
         decided=decided,
-        undecided=sum(len(each.decided) for each in objects.expected) - decided,
+        undecided=undecided,
         found=sum(each.found for each in matches),
         matched=len(ious),
         iou=objects.iou,
@@ -74,11 +79,13 @@ def complaints(each: Match, name: str, budget: float, iou: float) -> list[str]:
     return found
 
 
-def expect_dense(scores: Values, boxes: Values, score_error: float, box_error: float, detection: Detection) -> Expected:
+def expect_dense(
+    scores: Values, boxes: Values, score_error: float, box_error: float, detection: Detection
+) -> Expected | None:
     """The objects of one picture with exact scores (A, K) and boxes (A, 4), which an artifact has to these errors."""
     best = scores.max(1, keepdims=True)
     by_class = detection.form != "coreml_nms"  # which takes an anchor for an object of its best class only
-    possible = (scores > detection.score_threshold - score_error) & (by_class | (scores > best - 2 * score_error))
+    possible = (scores > detection.score_threshold - score_error) & (by_class | (scores >= best - 2 * score_error))
     anchors, labels = np.nonzero(possible)
     candidates = Detections(boxes[anchors], scores[anchors, labels], labels)
     sure = np.ones(len(anchors), bool)
@@ -95,16 +102,24 @@ def expect(
     box_error: float,
     detection: Detection,
     most: int = MOST,
-) -> Expected:
+) -> Expected | None:
     """What suppression leaves of these objects, (N), whose scores and corners are exact to within these errors.
 
-    One that is not `sure` may not be a candidate at all. Kept is whatever may be found, the surest `most` at most.
+    One that is not `sure` may not be a candidate at all. None if more than `most` may be found.
     """
-    order = np.argsort(-candidates.scores, kind="stable")[: 4 * most]
-    found, sure = candidates[order], sure[order]
+    limit = detection.candidates or len(candidates)
+    above, reaching = _ranks(candidates.scores, sure, np.ones(len(candidates), bool), score_error)
+    order = np.argsort(-candidates.scores, kind="stable")
+    order, rest = np.split(order[above[order] < limit], [4 * most])
+    found, sure = candidates[order], (sure & (reaching <= limit))[order]
     sure &= found.scores > detection.score_threshold + score_error
     states = _survival(found, sure, score_error, box_error, detection.nms_iou)
-    return _cut(found, states, score_error, detection, most)
+    if len(rest):  # which is of no matter if enough are kept that are surer
+        surer = found.scores[states == KEPT] > candidates.scores[rest[0]] + 2 * score_error
+        if surer.sum() < detection.max_detections:
+            return None
+    expected = _cut(found, states, score_error, detection)
+    return expected if len(expected.decided) <= most else None
 
 
 GONE, UNDECIDED, KEPT = 0, 1, 2
@@ -115,7 +130,7 @@ def _survival(found: Detections, sure: NDArray[np.bool_], score_error: float, bo
     states = np.full(len(found), UNDECIDED)
     for i in range(len(found)):
         rivals = np.flatnonzero(
-            (found.labels == found.labels[i]) & (states != GONE) & (found.scores > found.scores[i] - 2 * score_error)
+            (found.labels == found.labels[i]) & (states != GONE) & (found.scores >= found.scores[i] - 2 * score_error)
         )
         rivals = rivals[rivals != i]
         least, most = _overlap_range(found.boxes[i], found.boxes[rivals], box_error)
@@ -140,10 +155,18 @@ def _overlap_range(box: Values, boxes: Values, error: float) -> tuple[Values, Va
     return ratio(-2 * error), np.minimum(ratio(2 * error), 1)
 
 
-def _cut(found: Detections, states: Any, score_error: float, detection: Detection, most: int) -> Expected:
+def _cut(found: Detections, states: Any, score_error: float, detection: Detection) -> Expected:
     """The objects that are among the surest `max_detections`, and those that may be."""
-    surely = np.array([int(((states == KEPT) & (found.scores > s + 2 * score_error)).sum()) for s in found.scores])
-    maybe = np.array([int(((states != GONE) & (found.scores > s - 2 * score_error)).sum()) for s in found.scores])
-    possible = np.flatnonzero((states != GONE) & (surely < detection.max_detections))[:most]
-    decided = (states == KEPT) & (maybe <= detection.max_detections)
+    above, reaching = _ranks(found.scores, states == KEPT, states != GONE, score_error)
+    possible = np.flatnonzero((states != GONE) & (above < detection.max_detections))
+    decided = (states == KEPT) & (reaching <= detection.max_detections)
     return Expected(found[possible], decided[possible])
+
+
+def _ranks(scores: Values, sure: Any, possible: Any, error: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each score (N): how many `sure` ones exceed it for certain, and how many `possible` ones may reach it.
+
+    It is counted among the latter itself.
+    """
+    above = np.searchsorted(np.sort(-scores[sure]), -scores - 2 * error, "left")
+    return above, np.searchsorted(np.sort(-scores[possible]), 2 * error - scores, "right")

@@ -7,7 +7,7 @@ the artifact chose, and its masks the artifact's boxes. No stage's error can hid
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ class Judged:
     """Of one image: the second stage's and the masks' values beside the oracle's, and what must be found."""
 
     outputs: tuple[tuple[str, Values, Values, Values], ...]  # name, what was found, the oracle's, float32's; one image
-    expected: Expected
+    expected: Expected | None
     score_budget: float
     failures: tuple[str, ...]
 
@@ -152,15 +152,15 @@ def _judge_image(
     box_budget = _budget("boxes", places, places32, model, tolerance)
     rows, classes = np.nonzero(scores > detection.score_threshold - score_budget)
     candidates = Detections(places[rows, classes], scores[rows, classes], classes)
-    cut = np.sort(candidates.scores)[-model.config.candidates :].min(initial=1)  # the surest are suppressed among
-    possible, sure = candidates.scores > cut - 2 * score_budget, candidates.scores > cut + 2 * score_budget
-    sure |= len(candidates) <= model.config.candidates
-    expected = expect(candidates[possible], sure[possible], score_budget, box_budget, detection)
-    masks = exact.masks(expected.objects.boxes, expected.objects.labels)
-    objects = expected.objects
+    among = replace(detection, candidates=model.config.candidates)
+    expected = expect(candidates, np.ones(len(candidates), bool), score_budget, box_budget, among)
+    if expected is not None:
+        objects = expected.objects
+        masks = exact.masks(objects.boxes, objects.labels)
+        expected = Expected(Detections(objects.boxes, objects.scores, objects.labels, masks), expected.decided)
     return Judged(
         (("masks", given["masks"], exact.masks(boxes, labels), float32.masks(boxes, labels)),),
-        Expected(Detections(objects.boxes, objects.scores, objects.labels, masks), expected.decided),
+        expected,
         score_budget,
         tuple(failures),
     )
@@ -175,6 +175,7 @@ def _wrong_proposals(exact: Stages, float32: Stages, proposals: Values, name: st
     sure = (candidates.boxes[:, 2:] - candidates.boxes[:, :2]).min(1) > 2 * box_budget
     every = Detection("onnx_nms", -np.inf, RPN_NMS_IOU, config.proposals, None)
     expected = expect(candidates, sure, logit_budget, box_budget, every, most=len(candidates.boxes))
+    assert expected is not None  # there is room for all of them
     near = _grown_overlaps(proposals, expected.objects.boxes) >= IOU
     missing = int((expected.decided & ~near.any(0)).sum())
     others = int((~near.any(1)).sum())

@@ -66,10 +66,10 @@ final class DetectionTests: XCTestCase {
             XCTAssertEqual(match.isComplete, try json.flag("is_complete"))
             verdicts.append(match.isComplete)
         }
-        XCTAssertEqual(verdicts, [true, true, false, false, true, false, false])
+        XCTAssertEqual(verdicts, [true, true, false, false, true, false, false, true])
     }
 
-    /// Of two that are as near, the first; of what overlaps nothing enough, none.
+    /// The one whose score is nearest, of two that are as near the first; of what overlaps nothing enough, none.
     func testAnObjectMatchesTheNearestOnce() {
         let box = Box(x1: 0, y1: 0, x2: 4, y2: 4)
         func object(_ score: Double, _ box: Box, label: Int = 0) -> DetectedObject {
@@ -79,7 +79,7 @@ final class DetectionTests: XCTestCase {
         let objects = [object(0.25, near), object(0.5, box), object(0.75, box)]
         let expected = objects.map { ExpectedObject($0, isDecided: true) }
         let match = Match([object(0.5, box), object(0.5, box), object(0.5, box)], expected, iou: 0.75)
-        XCTAssertEqual(match.ious, [1, 1, 0.75])
+        XCTAssertEqual(match.ious, [1, 0.75, 1])
         XCTAssertEqual(match.scoreErrors, [0, 0.25, 0.25])
         XCTAssertTrue(match.isComplete)
         let apart = Match([object(0.5, near)], [ExpectedObject(object(0.5, box), isDecided: true)], iou: 0.76)
