@@ -98,8 +98,8 @@ class NCHW:
     def __init__(self, largest_norm: float = math.inf) -> None:
         """Feature maps of more values than `largest_norm` are normalised by means.
 
-        ONNX Runtime 1.31 adds up an InstanceNormalization's values in one go, in float32: of maps of a million values it
-        is a hundred times as far off as PyTorch.
+        ONNX Runtime 1.31 adds up an InstanceNormalization's values in one go, in float32: of a million values it is a
+        hundred times as far off as PyTorch.
         """
         self.largest_norm = largest_norm
 

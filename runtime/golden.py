@@ -216,9 +216,10 @@ def _object_tensors(expected: tuple[Expected, ...]) -> dict[str, NDArray[Any]]:
 
 def _expected(tensors: dict[str, NDArray[Any]]) -> tuple[Expected, ...]:
     boxes, scores, labels, decided = (tensors[f"object_{name}"] for name in ("boxes", "scores", "labels", "decided"))
-    if not boxes.shape == (*scores.shape, 4) or not scores.shape == labels.shape == decided.shape:
-        raise ValueError(f"object_boxes {boxes.shape}, object_scores {scores.shape} and the rest are not of one shape")
     masks = tensors.get("object_masks")
+    rows = {each.shape[:2] for each in (boxes, labels, decided, *([] if masks is None else [masks]))}
+    if scores.ndim != 2 or boxes.shape[2:] != (4,) or rows != {scores.shape}:
+        raise ValueError(f"object_boxes {boxes.shape}, object_scores {scores.shape} and the rest are not of one shape")
     return tuple(
         Expected(
             Detections(

@@ -177,7 +177,7 @@ class _Bench:
                 subject.x,
                 self._threads,
                 subject.function,
-                subject.detection if self._post_processing else None,
+                subject.detection if where_chosen(subject.detection, self._post_processing) == "runner" else None,
             )
             self._worker.invoke(self._warmup)
             self._stack = stack.pop_all()

@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 from dmf.detection import MaskRCNN
 from dmf.detection.boxes import clip, decode
-from dmf.detection.mask_rcnn import BOX_SCALE, RPN_NMS_IOU
+from dmf.detection.mask_rcnn import BOX_SCALE, MASK_BINS, RPN_NMS_IOU
 from export.verify.inputs import Inputs, normalize
 from export.verify.objects import IOU, Objects, expect, judge
 from export.verify.parity import Verdict, budgets_of, compare, gate
 from export.verify.reference import Answers, Output, Values
-from runtime.detections import Detections, Expected, overlaps
+from runtime.detections import Detections, Expected
 from runtime.errors import ParityError
 from runtime.manifest import Detection, Parity, Tolerance
 
+SHAPES = {"boxes": (4,), "scores": (), "labels": (), "masks": (2 * MASK_BINS,) * 2, "proposals": (4,)}  # of a row
 ORACLE = "eager PyTorch, float64, each stage on what the artifact's stage before gave"
 
 
@@ -140,8 +141,7 @@ def _judge_image(
     detection: Detection,
     tolerance: Tolerance,
 ) -> Judged:
-    if missing := {"boxes", "scores", "labels", "masks", "proposals"} - set(given):
-        raise ParityError(f"the artifact has no output {min(missing)}")
+    _check(given, name, model.config.num_classes)
     exact, float32 = (Stages(model, image, dtype) for dtype in (torch.float64, torch.float32))
     proposals, boxes, labels = given["proposals"], given["boxes"], given["labels"].astype(np.int64)
     failures = _wrong_proposals(exact, float32, proposals, name, tolerance)
@@ -158,12 +158,35 @@ def _judge_image(
         objects = expected.objects
         masks = exact.masks(objects.boxes, objects.labels)
         expected = Expected(Detections(objects.boxes, objects.scores, objects.labels, masks), expected.decided)
+    own = np.abs(places[:, labels] - boxes).max(2).argmin(0), labels  # whose box each is: the nearest of its class
     return Judged(
-        (("masks", given["masks"], exact.masks(boxes, labels), float32.masks(boxes, labels)),),
+        (
+            ("masks", given["masks"], exact.masks(boxes, labels), float32.masks(boxes, labels)),
+            ("boxes", boxes, places[own], places32[own]),
+        ),
         expected,
         score_budget,
         tuple(failures),
     )
+
+
+def _check(given: dict[str, Values], name: str, num_classes: int) -> None:
+    """`ParityError` for answers that are not a Mask R-CNN's."""
+    for output, shape in SHAPES.items():
+        if output not in given:
+            raise ParityError(f"the artifact has no output {output}")
+        found = given[output]
+        rows = found.shape[:1] if output == "proposals" else given["boxes"].shape[:1]
+        if found.shape != (*rows, *shape):
+            raise ParityError(
+                f"{output} of {name} are {found.shape}, boxes {given['boxes'].shape}; rows must be {shape}"
+            )
+        if not np.isfinite(found).all():
+            raise ParityError(f"{output} of {name} are not all finite")
+    if strange := set(given["labels"]) - set(range(num_classes)):
+        raise ParityError(f"labels of {name} hold {min(strange):g}; there are {num_classes} classes")
+    if not len(given["proposals"]):
+        raise ParityError(f"proposals of {name}: there are none")
 
 
 def _wrong_proposals(exact: Stages, float32: Stages, proposals: Values, name: str, tolerance: Tolerance) -> list[str]:
@@ -176,17 +199,11 @@ def _wrong_proposals(exact: Stages, float32: Stages, proposals: Values, name: st
     every = Detection("onnx_nms", -np.inf, RPN_NMS_IOU, config.proposals, None)
     expected = expect(candidates, sure, logit_budget, box_budget, every, most=len(candidates.boxes))
     assert expected is not None  # there is room for all of them
-    near = _grown_overlaps(proposals, expected.objects.boxes) >= IOU
+    near = np.array([np.abs(box - expected.objects.boxes).max(1) for box in proposals]) <= box_budget
     missing = int((expected.decided & ~near.any(0)).sum())
     others = int((~near.any(1)).sum())
     wrong = [f"proposals of {name}: {missing} are missing"] if missing else []
     return [*wrong, f"proposals of {name}: {others} are not the reference's"] if others else wrong
-
-
-def _grown_overlaps(boxes: Values, others: Values) -> NDArray[np.float64]:
-    """(P, 4), (N, 4), grown by a pixel -> (P, N)"""
-    grown = np.array([-1, -1, 1, 1])
-    return np.array([overlaps(box, others + grown) for box in boxes + grown]).reshape(len(boxes), len(others))
 
 
 def _budget(name: str, exact: Values, float32: Values, model: MaskRCNN, tolerance: Tolerance) -> float:

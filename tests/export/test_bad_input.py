@@ -19,6 +19,7 @@ from PIL import Image
 import dmf
 import export.cli
 import export.verify.cli
+from dmf.detection import DETECTORS
 from export.captured import captured
 from export.convert import CONVERTERS, FORMATS, Converter
 from export.plan import make_plan
@@ -30,6 +31,10 @@ NANO = ["--model", "dmf_nano", "--format"]
 ONNX = [*NANO, "onnx"]
 ANY_CPU = [*NANO, "coreml", "--target", "coreml-cpu"]
 GPU = [*NANO, "tflite", "--target", "litert-gpu"]
+RETINANET = ["--model", "retinanet_dmf_nano", "--format"]
+DETECTOR = [*RETINANET, "onnx"]
+MASK_RCNN = ["--model", "mask_rcnn_dmf_nano", "--format"]
+TWO_STAGES = [*MASK_RCNN, "onnx"]
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -133,7 +138,7 @@ def write_other_network(path, classes=10, size=64):
         ([*NANO, "coreml", "--batch", "1", "2", "--lowering", "matmul/conv"], ["unrolls the batch"]),
         ([*ONNX, "--seed", "-1"], ["--seed", "'-1'", "whole number >= 0"]),
         ([*ONNX, "--seed", str(2**64)], ["--seed", str(2**64), "below 2**64"]),
-        ([*ONNX, "--image-size", "0"], ["--image-size", "'0'", "whole number >= 1"]),
+        ([*ONNX, "--image-size", "0"], ["--image-size", "'0'", "not a side in px, as 320"]),
         ([*ONNX, "--image-size", "65"], ["image_size is 65", "multiple of 32"]),
         ([*ONNX, "--image-size", "64", "96"], ["several input sizes", "coreml only; export onnx once for each"]),
         ([*NANO, "coreml", "--image-size", "64", "65"], ["input size 65 is not a positive multiple of 32"]),
@@ -192,6 +197,116 @@ def test_wrong_arguments(monkeypatch, refused, tmp_path, argv, parts):
     monkeypatch.setattr("export.cli.prepare", lambda *_: pytest.fail("refused too late"))
     refused([*argv, "--out", tmp_path / "out"], 2, *parts)
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        *(
+            ([*DETECTOR, "--image-size", size], ["--image-size", repr(size), "as 320, or HEIGHTxWIDTH, as 320x512"])
+            for size in ("0", "0x64", "32x", "x64", "64x96x3", "64X96", "64 96", "-32", "abc", "1e3", "6.4e1")
+        ),
+        *(
+            ([*model, "--image-size", size], [f"image_size is {read}; both must be multiples of 32"])
+            for model in (DETECTOR, TWO_STAGES, [*DETECTOR, "--seed", "1"])
+            for size, read in {"65x96": "65 x 96", "64x100": "64 x 100", "100": "100 x 100", "16": "16 x 16"}.items()
+        ),
+        ([*DETECTOR, "--image-size", "64", "96"], ["several input sizes", "export retinanet_dmf_nano once for each"]),
+        ([*DETECTOR, "--image-size", "64", "64x96"], ["image size 64x96", "several sizes are for cl", "give one size"]),
+        ([*RETINANET, "coreml", "--image-size", "64", "96"], ["export retinanet_dmf_nano once for each"]),
+        ([*NANO, "coreml", "--image-size", "64", "64x96"], ["image size 64x96", "and square; give one size"]),
+        ([*ONNX, "--image-size", "64x96"], ["images are 64 x 96; a classifier's are square: give one side"]),
+        ([*ONNX, "--seed", "1", "--image-size", "64x96"], ["64 x 96; a classifier's are square: give one side"]),
+        ([*DETECTOR, "--batch", "2"], ["retinanet_dmf_nano", "one picture at a time, not for batch 2; leave it out"]),
+        ([*DETECTOR, "--batch", "1", "2"], ["one picture at a time, not for batch 1, 2; leave it out"]),
+        ([*DETECTOR, "--dynamic-batch"], ["one picture at a time, not for batch of any size; leave it out"]),
+        ([*TWO_STAGES, "--dynamic-batch"], ["mask_rcnn_dmf_nano", "one picture at a time", "leave it out"]),
+        ([*DETECTOR, "--precision", "w8a8"], ["w8a8 is for classifiers", "takes --precision fp32, fp16 or w8"]),
+        ([*RETINANET, "all", "--precision", "w8a8"], ["w8a8 is for classifiers", "takes --precision fp32, fp16 or w8"]),
+        ([*DETECTOR, "--budget-mb", "1"], ["a budget is for classifiers", "takes --precision fp32, fp16 or w8"]),
+        ([*DETECTOR, "--budget-db", "40", "--precision", "fp16"], ["a budget is for classifiers"]),
+        ([*DETECTOR, "--calibration", "photos"], ["--calibration photos is for w8a8 or a budget"]),
+        ([*DETECTOR, "--sensitivity"], ["--sensitivity is of logits", "is a detector; give a classifier"]),
+        ([*TWO_STAGES, "--sensitivity"], ["--sensitivity is of logits", "is a detector; give a classifier"]),
+        ([*RETINANET, "tflite", "--tflite-converter", "onnx2tf"], ["onnx2tf converts classifiers", "by litert-torch"]),
+        ([*RETINANET, "all", "--tflite-converter", "onnx2tf"], ["onnx2tf converts classifiers", "by litert-torch"]),
+        ([*DETECTOR, "--image-input"], ["image input", "coreml with batch 1 and NCHW only"]),
+        ([*ONNX, "--nms"], ["--nms is of detectors; dmf_nano is a classifier: leave it out"]),
+        *(
+            ([*MASK_RCNN, *options], [f"mask_rcnn_dmf_nano is exported to onnx, not to {format}: its second stage"])
+            for options, format in (
+                (["tflite"], "tflite"),
+                (["coreml"], "coreml"),
+                (["coreml", "--nms"], "coreml"),
+                (["all"], "coreml"),
+                (["tflite", "--target", "nnapi", "--dry-run"], "tflite"),
+            )
+        ),
+        ([*TWO_STAGES, "--nms"], ["mask_rcnn_dmf_nano always suppresses in the graph; leave out --nms"]),
+        *(
+            (
+                [*TWO_STAGES, "--precision", given],
+                [f"mask_rcnn_dmf_nano is exported in fp32, not in {given}; leave it out"],
+            )
+            for given in ("fp16", "w8", "w8a8")
+        ),
+        ([*TWO_STAGES, "--budget-mb", "1"], ["mask_rcnn_dmf_nano is exported in fp32, not in a budget; leave it out"]),
+        ([*TWO_STAGES, "--lowering", "auto"], ["lowering that is named, not auto; name one or leave it out"]),
+        (
+            [*DETECTOR, "--checkpoint", dmf.pretrained("dmf_nano")],
+            ["dmf_nano.safetensors: holds dmf_nano, not retinanet_dmf_nano; give --model dmf_nano"],
+        ),
+        (
+            [*ONNX, "--checkpoint", dmf.pretrained("retinanet_dmf_nano")],
+            ["holds retinanet_dmf_nano, not dmf_nano; give --model retinanet_dmf_nano"],
+        ),
+        (
+            [*TWO_STAGES, "--checkpoint", dmf.pretrained("retinanet_dmf_nano")],
+            ["holds retinanet_dmf_nano, not mask_rcnn_dmf_nano; give --model retinanet_dmf_nano"],
+        ),
+        ([*DETECTOR, "--checkpoint", "none.safetensors"], ["none.safetensors: no such checkpoint file"]),
+        *(
+            (
+                ["--model", given, "--format", "onnx"],
+                [repr(given), *dmf.VARIANTS, *DETECTORS, f"did you mean {meant!r}?"],
+            )
+            for given, meant in {
+                "retinanet_dmf_nanno": "retinanet_dmf_nano",
+                "retinanet_xs": "retinanet_dmf_xs",
+                "mask_rcn_dmf_s": "mask_rcnn_dmf_s",
+            }.items()
+        ),
+    ],
+)
+def test_wrong_arguments_for_a_detector(monkeypatch, refused, tmp_path, argv, parts):
+    monkeypatch.setattr("export.cli.prepare", lambda *_: pytest.fail("refused too late"))
+    refused([*argv, "--out", tmp_path / "out"], 2, *parts)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("argv", [DETECTOR, TWO_STAGES, [*RETINANET, "coreml", "--nms", "--image-input"]])
+def test_wrong_labels_of_a_detector(refused, tmp_path, argv):
+    path = tmp_path / "names.txt"
+    path.write_text("one\ntwo\n")
+    refused([*argv, "--labels", path, "--out", tmp_path / "out"], 2, "2 labels for 10 classes; give one for each")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("fault", ["empty", "truncated .safetensors", "code", "a list"])
+def test_a_detectors_checkpoint_that_cannot_be_used(refused, tmp_path, checkpoint, fault):
+    path = checkpoint(fault)
+    refused([*DETECTOR, "--checkpoint", path, "--out", tmp_path / "out"], 2, path)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_two_classes_of_one_name(monkeypatch, refused, tmp_path):
+    """A Core ML classifier can't answer with them; a detector's are a list."""
+    path = tmp_path / "names.txt"
+    path.write_text("same\n" * 10)
+    options = ["coreml", "--image-input", "--labels", path, "--dry-run", "--out", tmp_path / "out"]
+    refused([*NANO, *options], 2, "label 'same' stands for two classes")
+    assert export.cli.main([*map(str, [*RETINANET, *options]), "--quiet"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -683,14 +798,8 @@ def test_verify_two_packages_of_one_name(capfd, own_package, package):
 
 
 BLOCKED = {"jsonschema", *(package for converter in CONVERTERS.values() for package in converter.packages)}
-SITECUSTOMIZE = f"""
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {BLOCKED}:
-            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
-sys.meta_path.insert(0, Blocker())
-"""
+# None in sys.modules: it can't be imported, nor found by those that look whether it is there
+SITECUSTOMIZE = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))"
 
 
 def test_help_and_list_need_no_converter(tmp_path):
@@ -710,5 +819,5 @@ def test_help_and_list_need_no_converter(tmp_path):
     for parser in (export.cli.build_parser(), export.verify.cli.build_parser()):
         for flag in (flag for action in parser._actions for flag in action.option_strings):
             assert flag in done.stdout
-    for named in (*dmf.VARIANTS, *CONVERTERS, *export.cli.target.TARGETS, *export.cli.lowering.NAMES):
+    for named in (*dmf.VARIANTS, *DETECTORS, *CONVERTERS, *export.cli.target.TARGETS, *export.cli.lowering.NAMES):
         assert named in done.stdout

@@ -13,10 +13,10 @@ import dmf
 from export.delegates import DELEGATES
 from export.delegates.artifact import differences, operations
 from export.delegates.forecast import forecast, outcome
-from export.model import static_graph
 from export.delegates.predict import predict
 from export.layout import NCHW, NHWC
 from export.lowering import NAMES, lower
+from export.model import static_graph
 from export.plan import input_spec, make_plan
 from runtime.errors import RunnerError
 from runtime.partitions import partitions, scope_of

@@ -215,7 +215,9 @@ def test_a_sketched_output_is_judged_by_the_norm():
     change = RNG.normal(size=values.shape)
     output = compared(values + 1e-6 * change, expected, TOLERANCES["fp32"])
     norms = np.linalg.norm(1e-6 * change, axis=1)
-    assert [each.max_abs_error for each in output.per_input] == pytest.approx(norms.tolist(), rel=0.5)  # 64 sums of many
+    assert [each.max_abs_error for each in output.per_input] == pytest.approx(
+        norms.tolist(), rel=0.5
+    )  # 64 sums of many
     assert gate(output) == []
     assert len(gate(compared(values + 1e-3 * change, expected, TOLERANCES["fp32"]))) == N
     assert len(gate(compared(values[:, ::-1], expected, TOLERANCES["fp32"]))) == N

@@ -10,9 +10,9 @@ import torch
 import dmf
 from export import tuning
 from export.cli import main
-from export.model import static_graph
 from export.layout import NCHW, NHWC
 from export.lowering import NAMES, Lowering, lower
+from export.model import static_graph
 from export.pipeline import export
 from export.plan import make_plan
 from export.reparameterize import reparameterize

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 from runtime import documents
 from runtime.cli import build_parser, main
 from runtime.latency import read_results
+from runtime.manifest import open_package
 
 FAST = ["--warmup", "1", "--repeats", "4"]
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def refused(capsys, argv, code, *parts):
@@ -117,6 +120,33 @@ def test_against_and_json_on_stdout(capsys, onnx_package, heavy_package):
     assert main([*argv, "--quiet"]) == 0
     out, _ = capsys.readouterr()
     assert "heavy-onnx-fp32 takes " in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("flags", "chosen"), [([], "none"), (["--post-processing"], "runner")])
+def test_post_processing_of_a_detector(capsys, flags, chosen):
+    """And a classifier has none."""
+    packages = [str(FIXTURES / name) for name in ("package-detector", "package")]
+    assert main([*packages, *FAST, *flags, "--json", "-", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    documents.validate(document, "latency-v3", "stdout")
+    assert [report["post_processing"] for report in document["reports"]] == [chosen, None]
+    assert [len(report["samples_ms"]) for report in document["reports"]] == [4, 4]
+
+
+def test_post_processing_of_unreadable_outputs_is_5(capsys, tmp_path, rehash):
+    """A detector whose artifact is a classifier's is measured, but nothing can be chosen from its answers."""
+    folder = tmp_path / "package"
+    shutil.copytree(FIXTURES / "package-detector", folder)
+    shutil.copyfile(FIXTURES / "package" / "model.onnx", folder / "model.onnx")
+    rehash(folder, open_package(FIXTURES / "package-detector").manifest)
+    assert main([str(folder), *FAST, "--quiet"]) == 0
+    capsys.readouterr()
+    refused(capsys, [folder, *FAST, "--quiet", "--post-processing"], 5, "the artifact has no output scores")
+
+
+def test_post_processing_means_nothing_on_an_emulator(capsys):
+    argv = [FIXTURES / "package-detector", "--on", "arm64", "--count", "instructions", "--post-processing"]
+    refused(capsys, argv, 2, "--post-processing is for host, android, ios, macos, not for arm64")
 
 
 def test_help_names_every_flag_and_an_example(capsys):

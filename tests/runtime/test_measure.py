@@ -4,9 +4,11 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ import pytest
 from runtime import documents
 from runtime.errors import RunnerError, UsageError
 from runtime.latency import Results, percentiles_ms, read_results, write_results
+from runtime.manifest import open_package
 from runtime.measure import bench_input, compare, measure
 from runtime.preprocess import to_input
 from runtime.report import comparison_text, latency_text
 from runtime.worker import Worker
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def test_percentiles_of_known_samples():
@@ -100,6 +105,46 @@ def test_the_order_is_swapped_every_round(onnx_package, heavy_package, monkeypat
     assert order[:2] == [(light, 4), (heavy, 4)]
     assert [name for name, count in order[2:] if count == 2] == [light, heavy, heavy, light]
     assert [name for name, count in order[2:] if count == 1] == [light, heavy, heavy, light]
+
+
+@pytest.mark.parametrize(("asked", "chosen"), [(False, "none"), (True, "runner")])
+def test_a_detectors_objects_are_chosen_in_the_sample_if_asked(asked, chosen):
+    detector, classifier = (open_package(FIXTURES / name) for name in ("package-detector", "package"))
+    comparison = compare(detector, classifier, warmup=1, repeats=2, post_processing=asked)
+    assert comparison.package.post_processing == chosen
+    assert comparison.against.post_processing is None
+    assert measure(detector, warmup=0, repeats=2, post_processing=asked).post_processing == chosen
+
+
+@pytest.fixture
+def unreadable(tmp_path, rehash):
+    """A detector whose artifact answers with a classifier's logits; by how its outputs are said to be read."""
+
+    def made(form):
+        folder = tmp_path / form
+        shutil.copytree(FIXTURES / "package-detector", folder)
+        shutil.copyfile(FIXTURES / "package" / "model.onnx", folder / "model.onnx")
+        manifest = open_package(FIXTURES / "package-detector").manifest
+        return rehash(
+            folder, dataclasses.replace(manifest, detection=dataclasses.replace(manifest.detection, form=form))
+        )
+
+    return made
+
+
+def test_choosing_from_what_is_no_detectors_answer_fails(unreadable):
+    """So the choice is really made; without it the network alone runs."""
+    package = unreadable("dense")
+    assert measure(package, warmup=1, repeats=2).post_processing == "none"
+    for invokes in ({"warmup": 1, "repeats": 1}, {"warmup": 0, "repeats": 1}):
+        with pytest.raises(RunnerError, match="the artifact has no output scores; a detector of form dense has it"):
+            measure(package, post_processing=True, **invokes)
+
+
+def test_nothing_is_chosen_behind_a_graph_that_does(unreadable):
+    package = unreadable("onnx_nms")
+    for asked in (False, True):
+        assert measure(package, warmup=1, repeats=2, post_processing=asked).post_processing == "graph"
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,10 @@ def worst(model, reference):
     with torch.no_grad():
         logits = [model(image)[0] for image in normalize(reference.inputs.images).split(1)]
     return np.array(
-        [np.abs(each.double().numpy() - row).max() for each, row in zip(logits, reference.outputs[0].values, strict=True)]
+        [
+            np.abs(each.double().numpy() - row).max()
+            for each, row in zip(logits, reference.outputs[0].values, strict=True)
+        ]
     )
 
 
