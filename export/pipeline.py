@@ -53,6 +53,7 @@ from runtime.preprocess import MEAN, STD, to_input
 from runtime.sketch import SUMS, sketch
 
 FEW = 8  # pictures that sensitivities are measured on
+LARGEST_TAPPED = 512 * 512  # px: of larger images the outputs of all modules are gigabytes
 FOLD_TOLERANCE = 1e-10  # relative, in float64: folds are exact
 
 
@@ -438,11 +439,18 @@ def suppress(
 
 def first_lost(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> list[str]:
     """In words, the first module whose output a rejected artifact does not hold; nothing if it holds them all."""
+    if not is_small(spec):
+        return []
     try:
         lost = taps(plan, prepared, spec, artifact, verdict).untapped
     except RunnerError:  # it answered, but can't be looked into
         return []
     return [f"the first module whose output is not in it: {lost[0]}"] if lost else []
+
+
+def is_small(spec: InputSpec) -> bool:
+    """Whether the outputs of all modules fit into memory."""
+    return spec.crop[0] * spec.crop[1] <= LARGEST_TAPPED
 
 
 def taps(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Path, verdict: Verdict) -> Taps:
@@ -485,7 +493,7 @@ def golden_objects(plan: Plan, prepared: Prepared, spec: InputSpec, artifact: Pa
         errors = np.linalg.norm([sketch(verdict.answers[output.name][row]) for row in rows] - sketches[i], axis=1)
         norms = np.linalg.norm(sketches[i], axis=1)
         budgets[i] = np.maximum(tolerance.yardstick_factor * errors, tolerance.relative * norms)
-    tapped = taps(plan, prepared, spec, artifact, verdict) if outputs else None
+    tapped = taps(plan, prepared, spec, artifact, verdict) if outputs and is_small(spec) else None
     return GoldenObjects(
         inputs.images[rows],
         tuple(inputs.names[row] for row in rows),

@@ -1,4 +1,4 @@
-"""Seeded weights for a detector that nobody has trained, with which it finds some objects in any picture.
+"""Seeded weights for a detector that nobody has trained, with which it finds objects in some pictures.
 
 Fresh heads are as good as zero: whatever is made of them, the answer is the same.
 """

@@ -76,7 +76,8 @@ def localise(package: Package, cpu: str | None = None) -> Localisation:
     """
     golden = None if package.golden is None else read_golden(package.golden)
     if golden is None or golden.taps is None:
-        raise UsageError(f"{package.path} does not say what its modules compute; export it again")
+        how = ", without --nms and at 512 x 512 px or less" if package.manifest.detection is not None else ""
+        raise UsageError(f"{package.path} does not say what its modules compute; export it again{how}")
     taps, spec = golden.taps, package.manifest.inputs[0]
     names = tuple(dict.fromkeys(name for tensors in taps.tensors for name in tensors))
     found = np.empty(taps.sketches.shape)
