@@ -383,7 +383,8 @@ def devices_table() -> str:
             if device is not None and not report.invalid_because:
                 phone = f"{device.manufacturer} {device.model}"
                 runtime = f"{report.runtime.name} {report.runtime.version}"
-                key = (phone, report.conditions.os, report.package, runtime, report.accelerator, str(report.threads))
+                package = f"{report.package} + objects" if report.post_processing == "runner" else report.package
+                key = (phone, report.conditions.os, package, runtime, report.accelerator, str(report.threads))
                 runs.setdefault(key, []).append(report)
     if not runs:
         return "No phone has been measured yet; [docs/measure-on-a-phone.md](docs/measure-on-a-phone.md) says how."

@@ -40,6 +40,7 @@ from runtime.manifest import Package
 from runtime.measure import measure
 
 PROG = "dmf-export"
+UNFORESEEN = "what suppresses, and all that is behind the backbone of a Mask R-CNN, is not forecast"
 EPILOG = """\
 examples:
   dmf-export --format tflite
@@ -144,7 +145,7 @@ def build_parser() -> commandline.ArgumentParser:
     add("--image-input", action="store_true", help="Core ML: take an image and normalise it in the graph")
     add("--ios", type=int, choices=IOS, help="Core ML: the oldest iOS that is to run it (default: 17)")
     add("--nms", action="store_true", help="a detector: suppress in the graph, by what the format has for it")
-    add("--labels", metavar="FILE", help="class names, one a line; Core ML with --image-input answers with them")
+    add("--labels", metavar="FILE", help="class names, one a line; Core ML with --image-input, or --nms, has them")
     add(
         "--dry-run",
         action="store_true",
@@ -274,6 +275,7 @@ def print_forecast(expected: Forecast, out: Path) -> None:
         f"  for {plan.target.name}, lowering {plan.lowering}: {plan.lowering.reason}",
         f"  {expected.summary} ({delegate.checked})",
         *([f"  note: {delegate.note}"] if delegate.note else []),
+        *([f"  note: {UNFORESEEN}"] if plan.detection is not None and plan.detection.form != "dense" else []),
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     rules = list(dict.fromkeys(row.rule for row in expected.rows))
@@ -396,7 +398,8 @@ def results_table(packages: Sequence[Package], latencies: dict[str, LatencyRepor
     """One row per package: parity, size, latency."""
     table = Table(title="proven equal to PyTorch", title_justify="left", box=box.SIMPLE, pad_edge=False)
     table.add_column("package", no_wrap=True)
-    for header in ("max error", "allowed", "PSNR dB", "answers", "MB", "p50 ms"):
+    is_detector = any(package.manifest.detection is not None for package in packages)
+    for header in ("max error", "allowed", "PSNR dB", "objects" if is_detector else "top-1", "MB", "p50 ms"):
         table.add_column(header, justify="right", no_wrap=True)
     for package in packages:
         output, report = package.manifest.parity.outputs[0], latencies[package.manifest.name]
@@ -416,9 +419,9 @@ def agreement(package: Package) -> str:
     """The share of the inputs with the same top-1 class, or of a detector the objects that match."""
     parity = package.manifest.parity
     if (found := parity.detections) is not None:
-        return f"{found.matched} of {found.found} objects"
+        return f"{found.matched} of {found.found}, {found.decided} decided"
     share = parity.outputs[0].top1_agreement
-    return f"{share:.0%} top-1" if share is not None else "-"
+    return f"{share:.0%}" if share is not None else "-"
 
 
 def size_bytes(package: Package) -> int:
@@ -453,7 +456,9 @@ def print_next(packages: Sequence[Package]) -> None:
     print(" ", command("dmf-verify"), *paths)
     if here:
         print(" ", command("dmf-bench"), *here)
-    print(" ", command(PROG), "--checkpoint YOUR.safetensors --model dmf_xxs --format all --out build/mine")
+    one = packages[0].manifest
+    variant, format = (one.model.variant, one.format) if one.detection is not None else ("dmf_xxs", "all")
+    print(" ", command(PROG), f"--checkpoint YOUR.safetensors --model {variant} --format {format} --out build/mine")
 
 
 def command(name: str) -> str:

@@ -372,10 +372,14 @@ def prove_two_stages(
 ) -> Verdict:
     """As `prove`."""
     assert plan.detection is not None
-    model = without_bank(model) if plan.lowering.is_twin else model
+    oracle = two_stages.ORACLE
+    if plan.lowering.is_twin:
+        model, oracle = without_bank(model), f"{oracle}; its kernel banks at zero: the static twin, not the model"
     with kept_if_wrong(plan, artifact, rejected):
         answers, checked_by = run_artifact(plan.converter.format, artifact, spec, inputs.images)
-        verdict = two_stages.judge_two_stages(model, answers, inputs, plan.detection, plan.tolerance, checked_by)
+        verdict = two_stages.judge_two_stages(
+            model, answers, inputs, plan.detection, plan.tolerance, checked_by, oracle
+        )
         if verdict.failures:
             raise ParityError("; ".join(verdict.failures))
     return verdict

@@ -29,7 +29,7 @@ FUNCTIONS_IOS = 18  # the oldest that runs an artifact of several functions
 ONE_SCALE = "its GPU delegate has one scale for a layer's int8 weights, not one per channel; use fp16"
 CANDIDATES = 5000  # pairs of anchor and class that whoever runs a detector suppresses among
 SUPPRESSION: dict[str, Form] = {"onnx": "onnx_nms", "tflite": "tflite_detection_postprocess", "coreml": "coreml_nms"}
-TWO_STAGES = "its second stage takes as many boxes as the first one finds, which other converters can't express"
+TWO_STAGES = "its second stage takes as many boxes as the first one finds, which the other converters don't convert"
 REFUSED = {("litert-gpu", "w8"): ONE_SCALE, ("litert-gpu", "w8a8"): ONE_SCALE}  # format or target, precision
 
 

@@ -164,6 +164,8 @@ def _bench(argv: Sequence[str] | None) -> int:
     against = open_package(arguments.against) if arguments.against else None
     if against is not None and against.manifest.functions:
         raise UsageError(f"--against {arguments.against} has several input sizes; give a package that has one")
+    if arguments.post_processing and all(package.manifest.detection is None for package in packages):
+        raise UsageError("--post-processing is of detectors, and none of these packages is one; leave it out")
     progress = commandline.Progress(quiet=arguments.quiet)
     if arguments.count:
         _count(packages, arguments, progress)

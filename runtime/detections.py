@@ -68,6 +68,7 @@ def read_detections(outputs: Mapping[str, NDArray[Any]], detection: Detection, s
     for name, value in values.items():
         if not np.isfinite(value).all():
             raise RunnerError(f"the artifact's {name} are not all finite")
+    _check_shapes(values, detection.form)
     if detection.form == "dense":
         return dense(values["scores"][0], values["boxes"][0], detection)
     if detection.form == "tflite_detection_postprocess":
@@ -83,6 +84,28 @@ def read_detections(outputs: Mapping[str, NDArray[Any]], detection: Detection, s
         found = Detections(values["boxes"], values["scores"], values["labels"].astype(np.int64), values.get("masks"))
     order = np.argsort(-found.scores, kind="stable")
     return found[order[: detection.max_detections]]
+
+
+def _check_shapes(values: Mapping[str, NDArray[np.float64]], form: Form) -> None:
+    """RunnerError for outputs that don't belong together."""
+    shapes = {name: value.shape for name, value in values.items()}
+    if form == "dense":
+        scores = shapes["scores"]
+        fits = len(scores) == 3 and scores[0] == 1 and shapes["boxes"] == (*scores[:2], 4)
+    elif form == "tflite_detection_postprocess":
+        rows = shapes["scores"]
+        fits = len(rows) == 2 and shapes == {"boxes": (*rows, 4), "labels": rows, "scores": rows, "count": (1,)}
+        fits = fits and 0 <= values["count"][0] <= rows[1]
+    elif form == "coreml_nms":
+        rows = shapes["confidence"]
+        fits = len(rows) == 2 and shapes["coordinates"] == (rows[0], 4)
+    else:
+        rows = shapes["scores"]
+        fits = len(rows) == 1 and shapes["labels"] == rows and shapes["boxes"] == (*rows, 4)
+        fits = fits and shapes.get("masks", (*rows, 28, 28)) == (*rows, 28, 28)
+    if not fits:
+        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise RunnerError(f"the artifact answers {told}; these are not a detector's outputs of form {form}")
 
 
 def dense(scores: NDArray[np.float64], boxes: NDArray[np.float64], detection: Detection) -> Detections:

@@ -19,8 +19,9 @@ REMEDIES: dict[Flag, str] = {
 def _row(report: LatencyReport) -> tuple[str, ...]:
     device = report.conditions.device
     peak_bytes = report.peak_memory_bytes
+    chosen = " + objects" if report.post_processing == "runner" else ""
     return (
-        report.package,
+        f"{report.package}{chosen}",
         report.on if device is None else f"{device.model} {report.accelerator}",
         f"{report.runtime.name} {report.runtime.version}",
         str(report.threads),

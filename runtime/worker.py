@@ -219,7 +219,7 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
                 for _ in range(request["invoke"]):
                     start = time.perf_counter_ns()
                     outputs = runner.run(x)
-                    if detection is not None:  # its input's size matters to Core ML alone, which takes (1, 3, H, W)
+                    if detection is not None:  # which is dense: its input's size does not matter
                         read_detections(dict(zip(runner.output_names, outputs, strict=True)), detection, x.shape[-2:])
                     samples_ms.append((time.perf_counter_ns() - start) / 1e6)
                 reply = {"samples_ms": samples_ms}

@@ -65,7 +65,7 @@ class _Recorder(TorchFunctionMode):
         self.parts: set[tuple[int, str, int]] = set()
 
     def enter(self, name: str) -> Callable[[nn.Module, Any], None]:
-        return lambda _module, _inputs: self.modules.append(name)
+        return lambda _module, _inputs: self.modules.append(name.removeprefix("network."))
 
     def leave(self, _module: nn.Module, _inputs: Any, _outputs: Any) -> None:
         self.modules.pop()

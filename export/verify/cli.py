@@ -38,7 +38,7 @@ exit codes: 0 proven, 2 wrong arguments or an altered package, 4 parity failed,
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A package's verdict on an emulated `cpu`, and how far its logits lie from the host's; both None for the host.
+    """A package's verdict on an emulated `cpu`, and how far its outputs lie from the host's; both None for the host.
 
     `localisation` has its modules' errors, if they were asked for.
     """
@@ -55,7 +55,7 @@ class Judged:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Of the logits, and the first module that left its budget."""
+        """Of the outputs, and the first module that left its budget."""
         if self.localisation is None or self.localisation.first is None:
             return self.verdict.failures
         return (*self.verdict.failures, self.localisation.summary)
@@ -77,7 +77,9 @@ class Judged:
             for output in parity.outputs
         ]
         if (found := parity.detections) is not None:
-            parts.append(f"{found.matched} of {found.found} objects found are the reference's")
+            parts.append(
+                f"{found.matched} of {found.found} objects found are the reference's ({found.decided} had to be found)"
+            )
         if self.max_difference_from_host is not None:
             parts.append(f"{self.max_difference_from_host:.1e} from the host's")
         line = ", ".join([*parts, f"by {parity.checked_by}"])

@@ -157,3 +157,8 @@ def test_help_names_every_flag_and_an_example(capsys):
     flags = [flag for action in build_parser()._actions for flag in action.option_strings]
     assert all(flag in out for flag in flags)
     assert "example:\n  dmf-bench " in out
+
+
+def test_post_processing_is_of_detectors(onnx_package, capsys):
+    assert main([str(onnx_package.path), "--post-processing"]) == 2
+    assert "--post-processing is of detectors, and none of these packages is one" in capsys.readouterr().err

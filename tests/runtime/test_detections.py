@@ -379,3 +379,37 @@ def test_masks_overlap():
     assert match(found, expected(truth), 0.9).mask_ious.tolist() == [0.5, 1.0]
     assert match(found[[1, 0]], expected(truth), 0.9).mask_ious.tolist() == [1.0, 0.5]
     assert match(found, expected(pair), 0.9).mask_ious.tolist() == []
+
+
+ROWS = {"scores": np.ones((1, 5, 2)), "boxes": np.ones((1, 5, 4))}
+FOUND = {"boxes": np.ones((3, 4)), "scores": np.ones(3), "labels": np.ones(3)}
+PADDED = {
+    "boxes": np.ones((1, 5, 4)),
+    "labels": np.ones((1, 5)),
+    "scores": np.ones((1, 5)),
+    "count": np.array([2.0]),
+}
+WHOLE = {"confidence": np.ones((3, 2)), "coordinates": np.ones((3, 4))}
+
+
+@pytest.mark.parametrize(
+    ("form", "outputs", "changes"),
+    [
+        ("dense", ROWS, {"scores": np.ones((5, 2))}),
+        ("dense", ROWS, {"scores": np.ones((2, 5, 2))}),
+        ("dense", ROWS, {"boxes": np.ones((1, 4, 4))}),
+        ("onnx_nms", FOUND, {"scores": np.ones(2)}),
+        ("onnx_nms", FOUND, {"labels": np.ones((3, 1))}),
+        ("onnx_nms", FOUND, {"masks": np.ones((3, 14, 14))}),
+        ("tflite_detection_postprocess", PADDED, {"count": np.array([-1.0])}),
+        ("tflite_detection_postprocess", PADDED, {"count": np.array([6.0])}),
+        ("tflite_detection_postprocess", PADDED, {"labels": np.ones((1, 4))}),
+        ("coreml_nms", WHOLE, {"coordinates": np.ones((2, 4))}),
+        ("coreml_nms", WHOLE, {"confidence": np.ones(3)}),
+    ],
+)
+def test_outputs_that_do_not_belong_together_are_refused(form, outputs, changes):
+    settings = Detection(form, 0.5, 0.5, 10, 100 if form == "dense" else None)
+    assert len(read_detections(outputs, settings, (8, 8))) > 0
+    with pytest.raises(RunnerError, match=f"these are not a detector's outputs of form {form}$"):
+        read_detections(outputs | changes, settings, (8, 8))
