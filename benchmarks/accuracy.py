@@ -7,11 +7,9 @@ than PyTorch anywhere, or if one could not be proven.
 
 import copy
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,11 @@ import numpy as np
 import torch
 
 from benchmarks.heldout import TRAINING_RESULTS, Heldout, open_heldout, parse
-from export.captured import captured
 from export.pipeline import Prepared, prepare, write_package
 from export.plan import make_plan
-from export.verify.artifact import ways_to_run
+from export.verify.artifact import run_artifact
 from export.verify.inputs import normalize
-from export.verify.reference import Logits
+from export.verify.reference import Values
 from runtime import commandline
 from runtime.commandline import Progress
 from runtime.errors import ParityError
@@ -63,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @torch.no_grad()
-def pytorch(heldout: Heldout, dtype: torch.dtype) -> Logits:
+def pytorch(heldout: Heldout, dtype: torch.dtype) -> Values:
     """Logits (N, classes) of the eager model in `dtype`, one picture at a time."""
     model = copy.deepcopy(heldout.model).to(dtype).eval()
     return torch.cat([model(x) for x in normalize(heldout.images, dtype).split(1)]).double().numpy()
@@ -71,7 +68,7 @@ def pytorch(heldout: Heldout, dtype: torch.dtype) -> Logits:
 
 def exported(
     heldout: Heldout,
-    oracle: Logits,
+    oracle: Values,
     prepared: Prepared,
     format: str,
     converter: str,
@@ -86,15 +83,13 @@ def exported(
             package = write_package(plan, prepared, Path(out), False, progress)
         except ParityError as error:
             return {**about, "rejected": str(error).replace(out, "")}
-        way = ways_to_run(format)[0](package.artifact, package.manifest.inputs[0])
-        with progress.stage(f"{plan.name}: {len(heldout.labels)} pictures"), ExitStack() as opened:
-            with captured(Path(os.devnull)):
-                run, run_by = opened.enter_context(way)
-            logits = run(heldout.images)
+        with progress.stage(f"{plan.name}: {len(heldout.labels)} pictures"):
+            given, run_by = run_artifact(format, package.artifact, package.manifest.inputs[0], heldout.images)
+            logits = np.concatenate(given["logits"]).astype(np.float64)
     return row(heldout, oracle, logits, **about, run_by=run_by)
 
 
-def row(heldout: Heldout, oracle: Logits, logits: Logits, **about: str | None) -> dict[str, Any]:
+def row(heldout: Heldout, oracle: Values, logits: Values, **about: str | None) -> dict[str, Any]:
     """The figures of logits (N, classes); `differing` lists the pictures whose class is not PyTorch's in float64."""
     predicted, reference = logits.argmax(1), oracle.argmax(1)
     ranked = np.sort(oracle, 1)

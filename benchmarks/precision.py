@@ -9,12 +9,10 @@
 Results go to benchmarks/results/precision.json. The machine should do nothing else while times are measured.
 """
 
-import os
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -30,16 +28,15 @@ from benchmarks import accuracy, run
 from benchmarks.heldout import Heldout, open_heldout, parse
 from benchmarks.instructions import CPU
 from benchmarks.instructions import FORMATS as EMULATED
-from export.captured import captured
 from export.cli import runs_here, size_bytes
 from export.pipeline import prepare, write_package
 from export.plan import make_plan
 from export.precision import PRECISIONS
 from export.quantize.calibration import ENOUGH
 from export.quantize.sensitivity import psnr_db
-from export.verify.artifact import ways_to_run
+from export.verify.artifact import run_artifact
 from export.verify.inputs import PHOTOGRAPHS, photograph
-from export.verify.reference import Logits
+from export.verify.reference import Values
 from runtime import commandline
 from runtime.commandline import ArgumentParser, Progress
 from runtime.instructions import count
@@ -157,16 +154,13 @@ def fidelity(heldout: Heldout, progress: Progress) -> list[dict[str, Any]]:
     return rows
 
 
-def answers(package: Package, images: NDArray[np.uint8]) -> tuple[Logits, str]:
+def answers(package: Package, images: NDArray[np.uint8]) -> tuple[Values, str]:
     """The logits (N, classes) of images (N, S, S, 3), and what computed them."""
-    way = ways_to_run(package.manifest.format)[0](package.artifact, package.manifest.inputs[0])
-    with ExitStack() as opened:
-        with captured(Path(os.devnull)):
-            infer, run_by = opened.enter_context(way)
-        return infer(images), run_by
+    given, run_by = run_artifact(package.manifest.format, package.artifact, package.manifest.inputs[0], images)
+    return np.concatenate(given["logits"]).astype(np.float64), run_by
 
 
-def against_eager(heldout: Heldout, oracle: Logits, logits: Logits, **about: str) -> dict[str, Any]:
+def against_eager(heldout: Heldout, oracle: Values, logits: Values, **about: str) -> dict[str, Any]:
     """The row of `accuracy`, with the PSNR of all logits (N, classes) and the points of accuracy that are lost."""
     row = accuracy.row(heldout, oracle, logits, **about)
     eager = (oracle.argmax(1) == heldout.labels).mean()

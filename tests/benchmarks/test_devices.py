@@ -36,6 +36,7 @@ def report(samples_ms, **changes):
         accelerator="cpu",
         threads=1,
         input="golden image 0: noise",
+        post_processing=None,
         warmup_count=10,
         cold_load_ms=12.4,
         samples_ms=tuple(samples_ms),
