@@ -72,10 +72,10 @@ class Judged:
         """A line, and a table of the modules."""
         parity = self.verdict.parity
         parts = [f"{self.package}: {'proven' if parity.passed else 'FAILED'} on {len(parity.inputs)} inputs"]
-        parts += [
-            f"{output.name}: max error {output.max_abs_error:.1e} of {output.budget_max_abs_error:.1e} allowed"
-            for output in parity.outputs
-        ]
+        for output in parity.outputs:
+            name = "" if output.name == "logits" else f"{output.name}: "
+            error, allowed = f"{output.max_abs_error:.1e}", f"{output.budget_max_abs_error:.1e}"
+            parts.append(f"{name}max error {error} of {allowed} allowed")
         if (found := parity.detections) is not None:
             parts.append(
                 f"{found.matched} of {found.found} objects found are the reference's ({found.decided} had to be found)"
