@@ -11,6 +11,7 @@ from export.quantize.sensitivity import Damage
 from runtime.errors import UsageError
 
 CHOICES: tuple[Precision, ...] = ("fp16", "w8")  # and fp32
+LEAST_STEP = 1e-3  # of the size, that is aimed lower: a few bytes less would choose the same again
 ROUNDS = 5  # a format adds bytes of its own, and errors don't quite add up: each round aims by what was missed
 
 
@@ -48,7 +49,7 @@ def fit(
             rewrite(exceptions)
             if budget.megabytes is not None:
                 missed = artifact.stat().st_size - budget.megabytes * 1e6
-                surplus += missed
+                surplus += max(missed, LEAST_STEP * budget.megabytes * 1e6)
             else:
                 found = psnr_db()
                 missed = 0.0 if found is None else (budget.psnr_db or 0) - found

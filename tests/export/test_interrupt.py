@@ -82,7 +82,7 @@ STAGES = {
     "planning": "export.cli.make_plan",
     "reference": "export.pipeline.compute_reference",
     "inputs": "export.pipeline.verification_inputs",
-    "reparameterize": "export.pipeline.reparameterize",
+    "reparameterize": "export.pipeline.static_graph",
     "folds": "export.pipeline.check_folds",
     "lower": "export.pipeline.lower",
     "verify": "export.pipeline.verify_artifact",

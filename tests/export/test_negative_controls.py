@@ -93,12 +93,12 @@ def test_folds_that_are_not_the_model_stop_the_export(monkeypatch):
     from export import pipeline
 
     def wrong(model):
-        graph = pipeline_reparameterize(model)
+        graph = right(model)
         with torch.no_grad():
             graph.blocks[0].pw_conv1.bank.mul_(1 + 1e-6)
         return graph
 
-    pipeline_reparameterize = pipeline.reparameterize
-    monkeypatch.setattr(pipeline, "reparameterize", wrong)
+    right = pipeline.static_graph
+    monkeypatch.setattr(pipeline, "static_graph", wrong)
     with pytest.raises(ParityError, match="from the model; at most 1e-10"):
         prepare(dmf.seed_weights(dmf.create_model("dmf_nano"), 0), Origin(seed=0))

@@ -47,7 +47,7 @@ def pixels(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("crop", [64, 224])
 def test_evaluation_is_the_packages_preprocessing(tmp_path, size, crop):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)).save(tmp_path / "x.png")
-    spec = input_spec(make_plan(dmf.create_model("dmf_nano", image_size=crop), "onnx"), crop)
+    spec = input_spec(make_plan(dmf.create_model("dmf_nano", image_size=crop), "onnx"), (crop, crop))
     expected = to_input(load_image(tmp_path / "x.png", spec)[None], spec)[0]
     given = eval_transform(Image.open(tmp_path / "x.png"), crop)
     assert given.dtype == torch.float32
