@@ -18,7 +18,7 @@ from dmf.detection import roi_align as reference_roi_align
 from dmf.detection.boxes import area, clip, decode
 from dmf.detection.mask_rcnn import BOX_BINS, BOX_SCALE, MASK_BINS, ROI_STRIDES, RPN_NMS_IOU
 from dmf.detection.roi_align import level_of
-from export.detection.pyramid import StaticFPN
+from export.detection.pyramid import StaticFPN, check_size
 from export.reparameterize import reparameterize_backbone
 from export.static import LaidOut, StaticBackbone
 
@@ -124,8 +124,6 @@ def reparameterize_mask_rcnn(model: MaskRCNN, height: int, width: int) -> Static
 
     `ValueError`: a side is no positive multiple of the model's stride.
     """
-    stride = model.config.backbone.stride
-    if height < 1 or width < 1 or height % stride or width % stride:
-        raise ValueError(f"images are {height} x {width}; both sides must be positive multiples of {stride}")
+    check_size(model, height, width)
     graph = StaticMaskRCNN(copy.deepcopy(model).double(), (height, width))
     return graph.to(next(model.parameters()).dtype).eval()

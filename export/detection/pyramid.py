@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
+from dmf.detection import Detector
 from dmf.detection.fpn import FPN
 from export.static import Conv, Geometry, LaidOut
 
@@ -28,6 +29,13 @@ class StaticFPN(LaidOut):
             x = self.layout.permute_to_nchw(levels[-1])[:, :, ::2, ::2]
             levels.append(self.layout.permute_from_nchw(x))
         return levels
+
+
+def check_size(model: Detector, height: int, width: int) -> None:
+    """`ValueError`: a side of the images is no positive multiple of the model's stride."""
+    stride = model.config.backbone.stride
+    if height < 1 or width < 1 or height % stride or width % stride:
+        raise ValueError(f"images are {height} x {width}; both sides must be positive multiples of {stride}")
 
 
 def static_convs(convs: Iterable[nn.Module]) -> nn.ModuleList:

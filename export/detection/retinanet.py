@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dmf.detection import RetinaNet
 from dmf.detection.boxes import clip, decode
-from export.detection.pyramid import StaticFPN, static_conv
+from export.detection.pyramid import StaticFPN, check_size, static_conv
 from export.reparameterize import reparameterize_backbone
 from export.static import LaidOut, StaticBackbone
 
@@ -80,9 +80,7 @@ def reparameterize_retinanet(model: RetinaNet, height: int, width: int) -> Decod
 
     `ValueError`: a side is no positive multiple of the model's stride.
     """
-    stride = model.config.backbone.stride
-    if height < 1 or width < 1 or height % stride or width % stride:
-        raise ValueError(f"images are {height} x {width}; both sides must be positive multiples of {stride}")
+    check_size(model, height, width)
     source = copy.deepcopy(model).double()
     network = StaticRetinaNet(
         reparameterize_backbone(source.backbone),
